@@ -1,0 +1,110 @@
+import { z } from "zod";
+import { agentRefField, agentSpec } from "./agent.ts";
+import { conditions, objectName, observedGeneration } from "./fields.ts";
+
+export const OPERATING_MODES = ["Running", "Suspended", "Stopped"] as const;
+
+export const agentSessionSpec = z
+  .object({
+    agentRef: agentRefField.optional(),
+    agent: agentSpec.optional(),
+    messages: z
+      .array(
+        z
+          .object({ text: z.string().min(1).max(32_768).describe("The message's text.") })
+          .describe("One user message."),
+      )
+      .min(1)
+      .max(16)
+      .describe("First user messages; the session starts working on them at once."),
+    sandboxTemplateRef: z
+      .object({ name: objectName("SandboxTemplate") })
+      .optional()
+      .describe(
+        "The recipe of this session's sandbox; needed when the agent uses the agent toolset.",
+      ),
+    vaultRefs: z
+      .array(
+        z
+          .object({ name: objectName("CredentialVault") })
+          .describe("A CredentialVault in this namespace."),
+      )
+      .max(10)
+      .optional()
+      .describe("Credentials this session may use, searched in this order."),
+    harnessPoolRef: z
+      .object({ name: objectName("HarnessPool").default("default") })
+      .default({ name: "default" })
+      .describe("The HarnessPool, in the install namespace, whose workers run this session."),
+    operatingMode: z
+      .enum(OPERATING_MODES)
+      .default("Running")
+      .describe("`Suspended` pauses the session and keeps everything; `Stopped` ends it for good."),
+    activeDeadlineSeconds: z
+      .int()
+      .min(60)
+      .max(31_536_000)
+      .optional()
+      .describe("Seconds after creation at which the session is ended as Failed."),
+    ttlSecondsAfterFinished: z
+      .int()
+      .min(0)
+      .max(31_536_000)
+      .optional()
+      .describe("Seconds after completion at which the object, its pods and its log are deleted."),
+  })
+  .describe("What the session works on, with which agent, and where.");
+
+export const SESSION_STATES = [
+  "Pending",
+  "Running",
+  "Idle",
+  "WaitingForApproval",
+  "WaitingForClientTool",
+  "Suspended",
+  "Stopped",
+  "Failed",
+  "Quarantined",
+] as const;
+
+export const agentSessionStatus = z
+  .object({
+    observedGeneration,
+    state: z
+      .enum(SESSION_STATES)
+      .optional()
+      .describe("For printing and field selectors only; conditions are the interface."),
+    sessionId: z.string().max(128).optional().describe("Id of the session's log."),
+    resolved: z
+      .object({
+        agent: z.string().max(253).optional().describe("Name of the Agent, or `inline`."),
+        agentRevision: z
+          .string()
+          .max(64)
+          .optional()
+          .describe("Hash of the agent as it was pinned."),
+        template: z.string().max(253).optional().describe("Name of the SandboxTemplate."),
+        templateRevision: z.string().max(64).optional().describe("Hash of the template as pinned."),
+        pool: z.string().max(253).optional().describe("Name of the HarnessPool."),
+      })
+      .optional()
+      .describe("What the references meant when the session was created."),
+    startTime: z
+      .string()
+      .max(64)
+      .meta({ format: "date-time" })
+      .optional()
+      .describe("When the log was created."),
+    completionTime: z
+      .string()
+      .max(64)
+      .meta({ format: "date-time" })
+      .optional()
+      .describe("When `Completed` last became True."),
+    conditions,
+  })
+  .describe("The coarse state of the session; written at transitions only.");
+
+export type AgentSessionSpec = z.output<typeof agentSessionSpec>;
+export type AgentSessionStatus = z.output<typeof agentSessionStatus>;
+export type SessionStateName = (typeof SESSION_STATES)[number];

@@ -1,0 +1,35 @@
+import { z } from "zod";
+
+/**
+ * Harness → sidecar, on loopback (design: security §4). All routes but `/tokens` carry
+ * `Authorization: Bearer <session token>`.
+ *
+ *   POST /tokens                          TokensRequest → TokensResponse; the sidecar asks the issuer
+ *   POST /model/v1/messages               the Messages API, streamed through; the key is added here
+ *   POST /model/v1/messages/count_tokens  likewise
+ *   POST|GET|DELETE /mcp/{server}         streamable HTTP of the named MCP server of the pinned agent
+ */
+
+export const tokensRequest = z.object({
+  sessionId: z.string().min(1).max(128),
+  tenant: z.string().min(1).max(253),
+  leaseToken: z.string().min(1).max(256),
+  /** Ask for an execute token for this sandbox too. */
+  sandbox: z.object({ id: z.string().min(1).max(128) }).optional(),
+});
+export type TokensRequest = z.output<typeof tokensRequest>;
+
+export const tokensResponse = z.object({
+  sessionToken: z.string(),
+  executeToken: z.string().optional(),
+  /** Epoch ms; ask again well before. */
+  expiresAt: z.int(),
+});
+export type TokensResponse = z.output<typeof tokensResponse>;
+
+/**
+ * Sidecar → issuer, TLS with a pinned certificate. `POST /v1/tokens` with TokensRequest as body and
+ * `Authorization: Bearer <service account token, audience drover-issuer>` → TokensResponse.
+ * `GET /v1/keys` → the public keys (JWKS), no token.
+ */
+export const ISSUER_AUDIENCE = "drover-issuer";

@@ -1,0 +1,70 @@
+import { createHash } from "node:crypto";
+import { z } from "zod";
+import { canonicalJson } from "./snapshot.ts";
+
+/**
+ * The sandbox daemon's HTTP API (design: session-log §10, architecture §3.1). Every call carries
+ * `Authorization: Bearer <execute token>`; the first valid token binds the daemon to one
+ * (session, hand, generation) for ever.
+ *
+ *   GET  /healthz                          200 once tool calls are taken (no token)
+ *   POST /v1/execute                       ExecuteRequest → ExecuteResponse when the call is over
+ *   GET  /v1/execute/{id}?waitMs=          ExecuteResponse; 404 when the daemon never saw the id
+ *   POST /v1/execute/{id}/cancel           ExecuteResponse of the cancelled (or finished) call
+ *   POST /v1/ack {ids}                     results the log holds; the journal may forget them
+ *   GET  /v1/tools                         names, descriptions and JSON schemas of the tools
+ *   GET  /metrics                          Prometheus text (no token)
+ *
+ * A dropped connection cancels nothing. A repeated id joins the running call or returns the recorded
+ * result; with another input it is 409 SANDBOX_INPUT_CHANGED. An epoch below the highest seen is 409
+ * SANDBOX_STALE_EPOCH for an id not yet known. Another session's token is 403 SANDBOX_BOUND.
+ */
+
+export const executeRequest = z.object({
+  /** The model's tool_use id. */
+  id: z.string().min(1).max(256),
+  name: z.string().min(1).max(128),
+  input: z.record(z.string(), z.unknown()),
+  /** `inputHash(name, input)`. */
+  inputHash: z.string().length(64),
+  epoch: z.int().min(1),
+});
+export type ExecuteRequest = z.output<typeof executeRequest>;
+
+export const executeResponse = z.object({
+  id: z.string(),
+  state: z.enum(["started", "done"]),
+  /** Present when done. */
+  result: z
+    .object({
+      content: z.string(),
+      is_error: z.boolean(),
+      /** `unknown`: it started and the daemon cannot say how it ended. */
+      outcome: z.enum(["known", "unknown", "cancelled"]),
+    })
+    .optional(),
+});
+export type ExecuteResponse = z.output<typeof executeResponse>;
+export type ExecuteResult = NonNullable<ExecuteResponse["result"]>;
+
+export const ackRequest = z.object({ ids: z.array(z.string()).max(1000) });
+
+/** Names of the tools every sandbox image answers to; schemas are the SDK's agent tool set's. */
+export const SANDBOX_TOOLS = ["bash", "read", "write", "edit", "glob", "grep"] as const;
+
+/** Environment of the daemon; plain values only, none is secret. */
+export const SANDBOX_ENV = {
+  publicKeys: "DROVER_PUBLIC_KEYS",
+  sandboxId: "DROVER_SANDBOX_ID",
+  port: "DROVER_SANDBOX_PORT",
+  host: "DROVER_SANDBOX_HOST",
+  workspace: "DROVER_WORKSPACE",
+  journal: "DROVER_JOURNAL_DIR",
+  examples: "DROVER_EXAMPLES_DIR",
+} as const;
+
+export function inputHash(name: string, input: unknown): string {
+  return createHash("sha256")
+    .update(canonicalJson([name, input]))
+    .digest("hex");
+}

@@ -1,0 +1,106 @@
+import { createHash } from "node:crypto";
+import { createLocalJWKSet, exportJWK, generateKeyPair, type JWK, jwtVerify, SignJWT } from "jose";
+import { z } from "zod";
+import { AppError } from "../runtime/errors.ts";
+
+/**
+ * Tokens that say who is asking (design: security §3). Signed by the issuer with Ed25519, checked by
+ * everyone else with its public keys. The algorithm is fixed, never read from the token.
+ */
+
+export const ISSUER = "drover-issuer";
+export const AUDIENCES = { session: "drover-proxy", execute: "drover-sandbox" } as const;
+/** Longest life of a token in seconds. */
+export const TOKEN_LIFE_SECONDS = 600;
+
+/** Presented by a harness to its sidecar. */
+export const sessionClaims = z.object({
+  sub: z.string().describe("session id"),
+  ten: z.string().describe("tenant (namespace)"),
+  ver: z.string().describe("agent revision"),
+  epoch: z.int().min(1),
+  ltk: z.string().describe("sha256 of the lease token, hex"),
+  pod: z.string().describe("UID of the harness pod"),
+  exp: z.int(),
+});
+export type SessionClaims = z.output<typeof sessionClaims>;
+
+/** Presented by a harness to a sandbox daemon. */
+export const executeClaims = z.object({
+  sub: z.string().describe("session id"),
+  ten: z.string(),
+  hand: z.string(),
+  gen: z.int().min(1),
+  sbx: z.string().describe("UID of the sandbox pod"),
+  epoch: z.int().min(1),
+  exp: z.int(),
+});
+export type ExecuteClaims = z.output<typeof executeClaims>;
+
+export type Jwks = { keys: JWK[] };
+
+export interface SigningKey {
+  kid: string;
+  privateJwk: JWK;
+  publicJwk: JWK;
+}
+
+export async function generateSigningKey(kid: string): Promise<SigningKey> {
+  const pair = await generateKeyPair("EdDSA", { crv: "Ed25519", extractable: true });
+  const common = { kid, alg: "EdDSA", use: "sig" };
+  return {
+    kid,
+    privateJwk: { ...(await exportJWK(pair.privateKey)), ...common },
+    publicJwk: { ...(await exportJWK(pair.publicKey)), ...common },
+  };
+}
+
+/** Signs claims for `audience`, valid for `lifeSeconds` (≤ TOKEN_LIFE_SECONDS) from `nowMs`. */
+export async function signToken(
+  key: SigningKey,
+  audience: string,
+  claims: Record<string, unknown>,
+  times: { nowMs: number; lifeSeconds: number },
+): Promise<string> {
+  const iat = Math.floor(times.nowMs / 1000);
+  return await new SignJWT(claims)
+    .setProtectedHeader({ alg: "EdDSA", kid: key.kid, typ: "at+jwt" })
+    .setIssuer(ISSUER)
+    .setAudience(audience)
+    .setIssuedAt(iat)
+    .setExpirationTime(iat + Math.min(times.lifeSeconds, TOKEN_LIFE_SECONDS))
+    .sign(key.privateJwk);
+}
+
+/** Checks signature, algorithm, issuer, audience, life and shape; throws UNAUTHENTICATED that names which. */
+export async function verifyToken<T>(
+  jwks: Jwks,
+  audience: string,
+  schema: z.ZodType<T>,
+  token: string,
+  nowMs: number,
+): Promise<T> {
+  try {
+    const { payload } = await jwtVerify(token, createLocalJWKSet(jwks), {
+      algorithms: ["EdDSA"],
+      issuer: ISSUER,
+      audience,
+      typ: "at+jwt",
+      currentDate: new Date(nowMs),
+    });
+    return schema.parse(payload);
+  } catch (cause) {
+    const reason = cause instanceof z.ZodError ? "claims are missing" : joseReason(cause);
+    throw new AppError("UNAUTHENTICATED", `token for ${audience} refused: ${reason}`);
+  }
+}
+
+/** jose's code only: its messages may quote the token's content. */
+function joseReason(error: unknown): string {
+  if (typeof error === "object" && error !== null && "code" in error) return String(error.code);
+  return "not a token";
+}
+
+export function leaseTokenHash(leaseToken: string): string {
+  return createHash("sha256").update(leaseToken).digest("hex");
+}

@@ -1,0 +1,255 @@
+import type { Json } from "../protocol/session-event.ts";
+import type { SessionSnapshot } from "../protocol/snapshot.ts";
+import type { AppError } from "../runtime/errors.ts";
+
+/**
+ * The contract of the session log (design: session-log §12). Three implementations keep it: Redis
+ * (production), file (local mode) and memory (tests, simulation); `test/contracts/session-log.ts`
+ * runs against each. Errors are AppErrors with the codes named at each verb.
+ */
+
+/** 1 … 2^53-1, contiguous within a session. */
+export type Seq = number;
+
+/** Pool and partition are part of the id (`sessions/ids.ts`); tenant = namespace. */
+export interface SessionRef {
+  tenant: string;
+  id: string;
+}
+
+/** Log-matching cursor: equal (seq, id) proves an equal prefix. `{seq: 0, id: ""}` is the start. */
+export interface Position {
+  seq: Seq;
+  id: string;
+}
+
+export interface NewEvent {
+  id: string;
+  type: string;
+  data: Json;
+}
+
+export interface StoredEvent extends NewEvent {
+  seq: Seq;
+  /** Lease epoch of the writer; 0 for external writers. */
+  epoch: number;
+  /** Epoch ms of the log's clock, never decreasing within a log. */
+  ts: number;
+}
+
+/** `applied`: survives the death of any worker. `committed`: survives what the pool's `commit` mode says (§7). */
+export type Durability = "applied" | "committed";
+
+export const LOG_STATUSES = [
+  "created",
+  "idle",
+  "running",
+  "suspended",
+  "terminated",
+  "quarantined",
+] as const;
+export type LogStatus = (typeof LOG_STATUSES)[number];
+
+export interface Head {
+  pos: Position;
+  /** Random id of this incarnation of the log. */
+  gen: string;
+  status: LogStatus;
+  /** Reason of the status: a word from a closed set, '' when there is none. */
+  why: string;
+}
+
+export interface CreateSession extends SessionRef {
+  snapshot: SessionSnapshot;
+  events: NewEvent[];
+  /** Claimable at once; default true. */
+  wake?: boolean;
+  source: "manifest" | "api";
+}
+
+export interface EventQuery {
+  /** Exclusive bounds. */
+  after?: Seq;
+  before?: Seq;
+  limit?: number;
+  reverse?: boolean;
+  signal?: AbortSignal;
+}
+
+export type TailItem =
+  | { kind: "event"; event: StoredEvent }
+  | { kind: "delta"; eventId: string; off: number; text: string }
+  | { kind: "rewound"; lastGood: Position }
+  | { kind: "caught-up"; pos: Position };
+
+export interface AppendResult {
+  first: Seq;
+  last: Seq;
+  /** True when this idempotency key had been appended before; `first` is the earlier place. */
+  duplicate: boolean;
+}
+
+/** What callers outside the harness use: gateway, CLI, local mode. */
+export interface SessionLog {
+  /** Idempotent by id: `created: false` when the log exists already (its content is left alone). */
+  createSession(session: CreateSession): Promise<{ created: boolean; head: Head }>;
+  /** Makes an unleased session claimable. SESSION_NOT_FOUND, SESSION_CLOSED. */
+  wake(ref: SessionRef): Promise<void>;
+  getSession(ref: SessionRef): Promise<{ head: Head; snapshot: SessionSnapshot } | null>;
+  /** Whole events, offloaded payloads resolved, in order (or reverse). SESSION_NOT_FOUND. */
+  getEvents(ref: SessionRef, query?: EventQuery): AsyncIterable<StoredEvent>;
+  /** History after `after`, then live, until the signal aborts. */
+  tailEvents(
+    ref: SessionRef,
+    options: { after: Position | null; deltas?: boolean; signal: AbortSignal },
+  ): AsyncIterable<TailItem>;
+  /**
+   * External append; wakes the session when an event's type is in WAKING_TYPES (not for
+   * sandbox.released). Durable (`committed`) when it returns unless asked otherwise.
+   * SESSION_NOT_FOUND, SESSION_CLOSED, SESSION_EVENT_TOO_LARGE.
+   */
+  emitEvents(
+    ref: SessionRef,
+    events: NewEvent[],
+    options: { idempotencyKey: string; durability?: Durability },
+  ): Promise<AppendResult>;
+  close(): Promise<void>;
+}
+
+export interface SessionState {
+  status: LogStatus;
+  why: string;
+  leased: boolean;
+  epoch: number;
+  seq: Seq;
+  /** Epoch ms of the last event. */
+  lts: number;
+}
+
+export interface SandboxRequest {
+  ref: SessionRef;
+  /** Id of the log event that asked. */
+  requestId: string;
+  kind: "provision" | "release";
+  hand: string;
+  generation: number;
+}
+
+export interface StateChange {
+  ref: SessionRef;
+  status: LogStatus;
+  why: string;
+  seq: Seq;
+  ts: number;
+}
+
+/** Record of who uses a sandbox; execute tokens are signed only for the session named here. */
+export interface SandboxBinding {
+  sessionId: string;
+  tenant: string;
+  hand: string;
+  generation: number;
+  ip: string;
+}
+
+/** All that the operator may do with logs. It cannot read a conversation: there is no getEvents. */
+export interface OperatorLog {
+  createSession: SessionLog["createSession"];
+  emitEvents: SessionLog["emitEvents"];
+  wake: SessionLog["wake"];
+  /** Removes everything the session owns; a no-op when there is nothing. */
+  deleteSession(ref: SessionRef): Promise<void>;
+  /** In the order asked; null where there is no such log. */
+  statusOf(refs: SessionRef[]): Promise<(SessionState | null)[]>;
+  /** The frozen snapshot (template, limits): what a sandbox is built from. */
+  snapshotOf(ref: SessionRef): Promise<SessionSnapshot | null>;
+  /** Open sandbox requests: all of them first, then as they come; repeats until `answered`. */
+  requests(signal: AbortSignal): AsyncIterable<SandboxRequest>;
+  answered(request: SandboxRequest): Promise<void>;
+  /** Coarse state changes of sessions made from manifests; repeats until `ackState`. */
+  changes(signal: AbortSignal): AsyncIterable<StateChange>;
+  /** Forgets the change unless a newer one has taken its place. */
+  ackState(change: StateChange): Promise<void>;
+  bindSandbox(sandboxId: string, binding: SandboxBinding): Promise<void>;
+  unbindSandbox(sandboxId: string): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface ClaimOptions {
+  /** Sessions this worker can still take; asked again before each claim. */
+  capacity: () => number;
+  signal: AbortSignal;
+}
+
+/** The harness's port: claims sessions and, through a Lease, works on them. */
+export interface WakeQueue {
+  /**
+   * Yields leases as sessions become claimable (bell and poll inside); renews every lease it has
+   * handed out until it is released or lost. Ends when the signal aborts; leases stay valid.
+   */
+  claim(options: ClaimOptions): AsyncIterable<Lease>;
+  workers(): Promise<{ id: string; seenAt: number }[]>;
+  /** Sessions quarantined by this worker's claims so far (for the counter). */
+  close(): Promise<void>;
+}
+
+export type Release =
+  /** Nothing to do until something arrives. */
+  | { kind: "idle"; why: string }
+  /** Claimable by another worker at once: hand-over. */
+  | { kind: "requeue" }
+  /** Claimable at this epoch ms: back-off. */
+  | { kind: "at"; ms: number }
+  | { kind: "suspended" }
+  | { kind: "terminated"; why: string };
+
+export interface LeaseEmitOptions {
+  durability?: Durability;
+  /** Append only if nothing arrived since `position()`; else `more`. For decisions to stop. */
+  onlyIfTail?: boolean;
+  /** Append and give the lease up in one step. */
+  release?: Release;
+}
+
+export type EmitResult =
+  /** `interleaved`: external events stand between the old position and `first`; read them. */
+  | { status: "ok"; first: Seq; last: Seq; interleaved: boolean; duplicate: boolean }
+  /** Nothing was written: events up to `tail` have not been read yet. */
+  | { status: "more"; tail: Seq };
+
+/** Exclusive right to work on one session. Any verb may reject with SESSION_LEASE_LOST or SESSION_REWOUND. */
+export interface Lease {
+  readonly ref: SessionRef;
+  readonly epoch: number;
+  readonly token: string;
+  /** Consecutive takeovers without progress, this one included; 0 for a fresh claim. */
+  readonly takeover: number;
+  /** Aborts when the lease is lost: drop everything, touch nothing. */
+  readonly lost: AbortSignal;
+  getSession(): Promise<{ head: Head; snapshot: SessionSnapshot }>;
+  /** Reads on from `after` (default: the start). Moves `position()` to the last event read, never back. */
+  getEvents(query?: EventQuery): AsyncIterable<StoredEvent>;
+  /** The last event this holder has read or written. */
+  position(): Position;
+  emitEvents(events: NewEvent[], options?: LeaseEmitOptions): Promise<EmitResult>;
+  /** Proves that the lease holds and everything read so far is committed. Before acting on an intent that was read. */
+  barrier(): Promise<void>;
+  /** Called with the log's tail when events of others arrive (pub/sub, or renew as fallback). */
+  onEvents(callback: (tail: Seq) => void): () => void;
+  /** Live text for readers; never stored, never fails. */
+  publishDelta(eventId: string, off: number, text: string): void;
+  /** `more`: events arrived that were not read and the release kind is idle; the lease is kept. */
+  release(release: Release): Promise<"released" | "more">;
+}
+
+/** The whole store: what an implementation's factory returns. */
+export interface SessionStore {
+  log: SessionLog;
+  operator: OperatorLog;
+  /** `worker` names the holder in `own` (the harness pod's UID). */
+  queue(worker: string): WakeQueue;
+  close(): Promise<void>;
+}
+
+/** Thrown by lease verbs; see AppError codes SESSION_LEASE_LOST and SESSION_REWOUND. */
+export type LeaseError = AppError & { code: "SESSION_LEASE_LOST" | "SESSION_REWOUND" };
