@@ -74,6 +74,11 @@ path_of() {
   printf '%s\n' "$BIN_DIR/$module-${version#v}-$hash/$1"
 }
 
+print_path() {
+  recipe "$1"
+  path_of "$1"
+}
+
 require_go() {
   command -v go >/dev/null || die "missing: go (1.26 or newer) to build $1"
 }
@@ -113,26 +118,28 @@ compile() {
     -tags "$tags" -ldflags "$flags" -o "$1" "$package"
 }
 
-main() {
-  local name names=()
-  if [[ ${1:-} == --path ]]; then
-    shift
-    for name in "$@"; do
-      recipe "$name"
-      path_of "$name"
-    done
-    return
-  fi
-  [[ $# -gt 0 ]] || set -- cluster
+# expand NAME…: replaces the names of tiers by the programs in them.
+expand() {
+  local name
   for name in "$@"; do
     case $name in
-      api) names+=("${API_TIER[@]}") ;;
-      cluster) names+=("${CLUSTER_TIER[@]}") ;;
-      cilium) names+=("${CILIUM[@]}") ;;
-      *) names+=("$name") ;;
+      api) printf '%s\n' "${API_TIER[@]}" ;;
+      cluster) printf '%s\n' "${CLUSTER_TIER[@]}" ;;
+      cilium) printf '%s\n' "${CILIUM[@]}" ;;
+      *) printf '%s\n' "$name" ;;
     esac
   done
-  for name in "${names[@]}"; do (build "$name"); done
+}
+
+main() {
+  local name names action=build
+  if [[ ${1:-} == --path ]]; then
+    action=print_path
+    shift
+  fi
+  [[ $# -gt 0 ]] || set -- cluster
+  mapfile -t names < <(expand "$@")
+  for name in "${names[@]}"; do ("$action" "$name"); done
 }
 
 main "$@"

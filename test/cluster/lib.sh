@@ -70,7 +70,14 @@ hash_files() {
   LC_ALL=C sort -zu | xargs -0 -r sha256sum | sha256sum | cut -c1-12
 }
 
-# bin NAME: the path of a built program.
-bin() {
-  "$CLUSTER_DIR/build.sh" --path "$1"
+# locked: only one of up.sh, down.sh runs at a time. Held until the script ends; children must close 7.
+locked() {
+  mkdir -p "$DROVER_TEST_BED"
+  exec 7>"$DROVER_TEST_BED/.cluster.lock"
+  flock 7
+}
+
+# mode: how the cluster that is up came to be: own, kind or given; nothing when none is.
+mode() {
+  cat "$STATE/mode" 2>/dev/null || true
 }
