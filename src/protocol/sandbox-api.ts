@@ -61,6 +61,8 @@ export const SANDBOX_ENV = {
   workspace: "DROVER_WORKSPACE",
   journal: "DROVER_JOURNAL_DIR",
   examples: "DROVER_EXAMPLES_DIR",
+  /** "true": end when standard input ends, so that the daemon never outlives its parent (local mode). */
+  parentPipe: "DROVER_PARENT_PIPE",
 } as const;
 
 export function inputHash(name: string, input: unknown): string {
