@@ -8,16 +8,19 @@ import { canonicalJson } from "./snapshot.ts";
  * (session, hand, generation) for ever.
  *
  *   GET  /healthz                          200 once tool calls are taken (no token)
- *   POST /v1/execute                       ExecuteRequest → ExecuteResponse when the call is over
+ *   POST /v1/execute?waitMs=               ExecuteRequest → ExecuteResponse when the call is over, or
+ *                                          after waitMs (default: no limit) with state `started`
  *   GET  /v1/execute/{id}?waitMs=          ExecuteResponse; 404 when the daemon never saw the id
- *   POST /v1/execute/{id}/cancel           ExecuteResponse of the cancelled (or finished) call
+ *   POST /v1/execute/{id}/cancel           ExecuteResponse of the cancelled (or finished) call; an id
+ *                                          not seen yet is recorded as cancelled and never runs
  *   POST /v1/ack {ids}                     results the log holds; the journal may forget them
- *   GET  /v1/tools                         names, descriptions and JSON schemas of the tools
+ *   GET  /v1/tools                         ToolsResponse (sandbox-tools.ts)
  *   GET  /metrics                          Prometheus text (no token)
  *
  * A dropped connection cancels nothing. A repeated id joins the running call or returns the recorded
  * result; with another input it is 409 SANDBOX_INPUT_CHANGED. An epoch below the highest seen is 409
- * SANDBOX_STALE_EPOCH for an id not yet known. Another session's token is 403 SANDBOX_BOUND.
+ * SANDBOX_STALE_EPOCH for an id not yet known, and for cancel and ack. Another session's token is 403
+ * SANDBOX_BOUND. To execute an acknowledged id again is 409 OUTCOME_UNKNOWN: its result is in the log.
  */
 
 export const executeRequest = z.object({
