@@ -1,0 +1,82 @@
+import { z } from "zod";
+
+const port = z.coerce.number().int().min(0).max(65_535);
+
+/** `host:port,host:port` → the servers that may have private addresses and plain http. */
+const hostList = z
+  .string()
+  .regex(
+    /^([a-z0-9][a-z0-9.-]*:\d{1,5}(,[a-z0-9][a-z0-9.-]*:\d{1,5})*)?$/,
+    "expected host:port,host:port in lower case",
+  )
+  .transform((text) => (text === "" ? [] : text.split(",")));
+
+/** Settings of the sidecar. The operator builds its pod from these names. */
+export const proxyConfig = z.object({
+  port: port.default(7070).meta({
+    env: "DROVER_PROXY_PORT",
+    description: "Port on 127.0.0.1 for the harness beside it.",
+  }),
+  healthPort: port.default(9091).meta({
+    env: "DROVER_PROXY_HEALTH_PORT",
+    description: "Port for health and metrics on the pod's addresses.",
+  }),
+  logLevel: z.enum(["debug", "info", "warn", "error", "silent"]).default("info").meta({
+    env: "DROVER_LOG_LEVEL",
+    description: "Least severe level that is logged.",
+  }),
+  podUid: z
+    .string()
+    .min(1)
+    .max(128)
+    .meta({ env: "DROVER_POD_UID", description: "UID of this pod, from the downward API." }),
+  modelBaseUrl: z
+    .string()
+    .regex(/^https?:\/\/[^\s?#@]+$/, "expected an http(s) URL without query or user")
+    .default("https://api.anthropic.com")
+    .meta({
+      env: "DROVER_MODEL_BASE_URL",
+      description: "Endpoint that speaks the Messages API; /v1/messages is appended.",
+    }),
+  modelApiKeyFile: z.string().min(1).optional().meta({
+    env: "DROVER_MODEL_API_KEY_FILE",
+    description: "File with the model API key, read again when it changes; no key when absent.",
+  }),
+  issuerUrl: z
+    .string()
+    .regex(/^https:\/\/[^\s?#@]+$/, "expected an https URL")
+    .meta({ env: "DROVER_ISSUER_URL", description: "The operator's issuer." }),
+  issuerCertificate: z.string().startsWith("-----BEGIN CERTIFICATE-----").meta({
+    env: "DROVER_ISSUER_CERTIFICATE",
+    description: "The issuer's own certificate in PEM; nothing else is trusted for it.",
+  }),
+  issuerTokenFile: z.string().min(1).default("/var/run/secrets/drover/issuer/token").meta({
+    env: "DROVER_ISSUER_TOKEN_FILE",
+    description: "Projected service account token with audience drover-issuer.",
+  }),
+  inClusterServers: hostList.default([]).meta({
+    env: "DROVER_IN_CLUSTER_SERVERS",
+    description: "MCP servers (host:port, comma separated) that may have private addresses.",
+  }),
+  kubernetesHost: z.string().min(1).default("kubernetes.default.svc").meta({
+    env: "KUBERNETES_SERVICE_HOST",
+    description: "Kubernetes API host; set by the kubelet.",
+  }),
+  kubernetesPort: port.default(443).meta({
+    env: "KUBERNETES_SERVICE_PORT",
+    description: "Kubernetes API port; set by the kubelet.",
+  }),
+  apiTokenFile: z.string().min(1).default("/var/run/secrets/drover/api/token").meta({
+    env: "DROVER_API_TOKEN_FILE",
+    description: "Projected service account token for the Kubernetes API.",
+  }),
+  apiCaFile: z.string().min(1).default("/var/run/secrets/drover/api/ca.crt").meta({
+    env: "DROVER_API_CA_FILE",
+    description: "Certificate authority of the Kubernetes API.",
+  }),
+  maxInFlight: z.coerce.number().int().min(1).max(100_000).default(256).meta({
+    env: "DROVER_PROXY_MAX_IN_FLIGHT",
+    description: "Requests one sidecar serves at the same time.",
+  }),
+});
+export type ProxyConfig = Readonly<z.output<typeof proxyConfig>>;

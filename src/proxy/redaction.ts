@@ -1,0 +1,137 @@
+/**
+ * Takes known credential values out of what flows back to the harness (security §12). Known values,
+ * not patterns: each value is looked for raw, JSON-escaped, URL-encoded, in hex, and in base64 and
+ * base64url at each of the three alignments it can have inside a longer encoded text.
+ * Not found: values that a server reverses, splits, encrypts or encodes in any other way.
+ *
+ * Values are visible ASCII (credentials/credential-value.ts), so bytes and characters agree.
+ */
+
+export interface KnownSecret {
+  /** What stands in its place: `[redacted:<id>]`. */
+  id: string;
+  value: string;
+}
+
+export class Redactor {
+  readonly #patterns: readonly string[];
+  readonly #ids: ReadonlyMap<string, string>;
+  readonly #regex: RegExp | undefined;
+  readonly #longest: number;
+  readonly #onHit: () => void;
+
+  /** `onHit` is called once for every replaced occurrence. */
+  constructor(secrets: readonly KnownSecret[], onHit: () => void = () => {}) {
+    const ids = new Map<string, string>();
+    for (const { id, value } of secrets) {
+      for (const form of encodedForms(value)) ids.set(form, id);
+    }
+    // Longest first, so that an alternation prefers the form that covers most.
+    this.#patterns = [...ids.keys()].toSorted((a, b) => b.length - a.length);
+    this.#ids = ids;
+    this.#longest = this.#patterns[0]?.length ?? 0;
+    this.#regex =
+      this.#patterns.length === 0
+        ? undefined
+        : new RegExp(this.#patterns.map((pattern) => literal(pattern)).join("|"), "g");
+    this.#onHit = onHit;
+  }
+
+  /** The text without any known value. */
+  text(text: string): string {
+    if (this.#regex === undefined) return text;
+    return text.replace(this.#regex, (found) => {
+      this.#onHit();
+      return this.#marker(found);
+    });
+  }
+
+  /** Every string of a parsed JSON value, keys included. */
+  json(value: unknown): unknown {
+    if (this.#regex === undefined) return value;
+    if (typeof value === "string") return this.text(value);
+    if (Array.isArray(value)) return value.map((item) => this.json(item));
+    if (typeof value !== "object" || value === null || JSON.isRawJSON(value)) return value;
+    const copy: Record<string, unknown> = {};
+    for (const [key, member] of Object.entries(value)) {
+      // `__proto__` must stay a plain member.
+      Object.defineProperty(copy, this.text(key), {
+        value: this.json(member),
+        enumerable: true,
+        configurable: true,
+        writable: true,
+      });
+    }
+    return copy;
+  }
+
+  stream(): RedactionStream {
+    let held = "";
+    return {
+      push: (chunk) => {
+        const clean = this.text(held + Buffer.from(chunk).toString("latin1"));
+        const keep = this.#startedLength(clean);
+        held = clean.slice(clean.length - keep);
+        return Buffer.from(clean.slice(0, clean.length - keep), "latin1");
+      },
+      end: () => Buffer.from(held, "latin1"),
+    };
+  }
+
+  #marker(found: string): string {
+    return `[redacted:${this.#ids.get(found) ?? "credential"}]`;
+  }
+
+  /** Length of the longest end of `text` with which a known value may begin; nearly always 0. */
+  #startedLength(text: string): number {
+    const from = Math.max(0, text.length - this.#longest + 1);
+    for (let start = from; start < text.length; start += 1) {
+      const tail = text.slice(start);
+      if (this.#patterns.some((pattern) => pattern.startsWith(tail))) return tail.length;
+    }
+    return 0;
+  }
+}
+
+/** Bytes in, bytes out; holds back only what may turn out to be the start of a known value. */
+export interface RedactionStream {
+  push(chunk: Uint8Array): Buffer;
+  /** What was held back. */
+  end(): Buffer;
+}
+
+/** RegExp.escape is not in Node 22. */
+function literal(text: string): string {
+  return text.replaceAll(/[\\^$.*+?()[\]{}|/-]/g, String.raw`\$&`);
+}
+
+/** Every form in which the value is recognised, without repetition. */
+export function encodedForms(value: string): string[] {
+  const bytes = Buffer.from(value, "utf8");
+  const percent = encodeURIComponent(value);
+  const json = JSON.stringify(value).slice(1, -1);
+  return [
+    ...new Set([
+      value,
+      json,
+      json.replaceAll("/", "\\/"),
+      percent,
+      percent.replaceAll(/%[0-9A-F]{2}/g, (code) => code.toLowerCase()),
+      percent.replaceAll("%20", "+"),
+      bytes.toString("hex"),
+      bytes.toString("hex").toUpperCase(),
+      ...[0, 1, 2].flatMap((before) => base64At(bytes, before)),
+    ]),
+  ];
+}
+
+/**
+ * The characters of base64 and base64url that depend on the value alone when `before` bytes
+ * (modulo 3) precede it: the first characters mix with what is before, the last with what follows.
+ */
+function base64At(bytes: Buffer, before: number): string[] {
+  const padded = Buffer.concat([Buffer.alloc(before), bytes]);
+  const from = Math.ceil((before * 8) / 6);
+  const to = Math.floor((padded.length * 8) / 6);
+  return [padded.toString("base64").slice(from, to), padded.toString("base64url").slice(from, to)];
+}
