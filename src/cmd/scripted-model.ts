@@ -18,7 +18,7 @@ export async function scriptedModelMain(
 ): Promise<number> {
   const config = loadConfig(scriptedModelConfig, env);
   const logger = createLogger({ level: config.logLevel, process: "scripted-model" });
-  const script = parseScripts(readScripts(config.scriptPath));
+  const script = parseScripts(config.scripts.split(":").flatMap(readScripts));
   const server = createScriptedModel({
     script,
     clock: systemClock,
@@ -42,7 +42,9 @@ function readScripts(path: string): { name: string; text: string }[] {
       : [path];
     return files.map((file) => ({ name: basename(file), text: readFileSync(file, "utf8") }));
   } catch (cause) {
-    throw new AppError("CONFIG_INVALID", `DROVER_MODEL_SCRIPT: cannot read "${path}"`, { cause });
+    throw new AppError("CONFIG_INVALID", `DROVER_SCRIPTED_MODEL_SCRIPTS: cannot read "${path}"`, {
+      cause,
+    });
   }
 }
 

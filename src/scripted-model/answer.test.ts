@@ -61,7 +61,7 @@ turns:
       - when: { isError: true }
         say: Again.
         tools: [{ name: bash, input: { command: ls } }]
-        next: judge
+        then: judge
     expect: { matches: "^[a-z]" }
     say: Done.
   - say: More.
@@ -86,7 +86,7 @@ describe("the answer", () => {
     expect(three.content).toEqual([{ type: "text", text: "More." }]);
   });
 
-  it("takes the first branch that holds, and the replay follows its `next`", () => {
+  it("takes the first branch that holds, and the replay follows its `then`", () => {
     let request = requestOf(user("go"));
     request = continued(request, answered(flow, request), { result: "no", isError: true });
     for (let round = 0; round < 3; round += 1) {
@@ -159,7 +159,7 @@ describe("a script", () => {
     const text = `
 scenarios:
   a: { turns: [{ sy: hi }] }
-  b: { turns: [{ say: hi, next: nowhere }] }
+  b: { turns: [{ say: hi, then: nowhere }] }
   c: { turns: [{ expect: { matches: "(" } }] }
 `;
 
@@ -167,7 +167,7 @@ scenarios:
       /scenarios\.a\.turns\.0: .*"sy"[\s\S]*scenarios\.c\.turns\.0\.expect\.matches: is not a regular expression/,
     );
     expect(() =>
-      parseScripts([{ name: "x.yaml", text: "scenarios: { b: { turns: [{ next: nowhere }] } }" }]),
-    ).toThrow('scenarios.b: "next: nowhere" names no turn');
+      parseScripts([{ name: "x.yaml", text: "scenarios: { b: { turns: [{ then: nowhere }] } }" }]),
+    ).toThrow('scenarios.b: "then: nowhere" names no turn');
   });
 });

@@ -82,7 +82,7 @@ function replay(scenario: Scenario, before: Message[], last: ContentBlock[]): nu
       input = content;
     } else {
       const entry = scenario.turns[place];
-      const target = entry === undefined ? undefined : (choose(entry, input) ?? entry).next;
+      const target = entry === undefined ? undefined : (choose(entry, input) ?? entry).then;
       place =
         target === undefined
           ? place + 1

@@ -14,7 +14,7 @@ import { AppError } from "../runtime/errors.ts";
  *           - branches:
  *               - when: { isError: true }
  *                 say: That failed.
- *                 next: list-again
+ *                 then: list-again
  *             say: Done.
  *
  * The server keeps no state between requests. For each one it replays the conversation against
@@ -59,14 +59,15 @@ const answerFields = {
   /** Pace of the streamed text, a token being four characters; unpaced when absent. */
   tokensPerSecond: z.number().positive().optional(),
   /** Name of the turn that follows; default: the next in the list. */
-  next: z.string().min(1).optional(),
+  // oxlint-disable-next-line unicorn/no-thenable -- a word of the script; its value is never a function
+  then: z.string().min(1).optional(),
 };
 
 export const branch = z.strictObject({ when: match, ...answerFields });
 export type Branch = z.output<typeof branch>;
 
 export const turn = z.strictObject({
-  /** For `next`. */
+  /** For `then`. */
   name: z.string().min(1).optional(),
   /** Must hold, or the request is refused with SCRIPT_MISMATCH. */
   expect: match.optional(),
@@ -153,13 +154,13 @@ function readYaml(name: string, text: string, problems: string[]): unknown {
   }
 }
 
-/** Every `next` must name a turn of its scenario. */
+/** Every `then` must name a turn of its scenario. */
 function unknownTargets(file: string, id: string, item: Scenario): string[] {
   const names = new Set(item.turns.map((entry) => entry.name));
   return item.turns
-    .flatMap((entry) => [entry.next, ...(entry.branches ?? []).map((option) => option.next)])
+    .flatMap((entry) => [entry.then, ...(entry.branches ?? []).map((option) => option.then)])
     .filter((target) => target !== undefined && !names.has(target))
-    .map((target) => `${file}: scenarios.${id}: "next: ${target}" names no turn`);
+    .map((target) => `${file}: scenarios.${id}: "then: ${target}" names no turn`);
 }
 
 function isPattern(source: string): boolean {
