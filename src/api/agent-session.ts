@@ -1,6 +1,14 @@
 import { z } from "zod";
-import { agentRefField, agentSpec } from "./agent.ts";
-import { conditions, objectName, observedGeneration } from "./fields.ts";
+import { AGENT_TOOLSET, agentRefField, agentSpec } from "./agent.ts";
+import {
+  conditions,
+  formatted,
+  immutable,
+  objectName,
+  observedGeneration,
+  optionalTime,
+  rules,
+} from "./fields.ts";
 
 export const OPERATING_MODES = ["Running", "Suspended", "Stopped"] as const;
 
@@ -11,11 +19,21 @@ export const agentSessionSpec = z
     messages: z
       .array(
         z
-          .object({ text: z.string().min(1).max(32_768).describe("The message's text.") })
+          .object({
+            text: formatted(32_768, "[^\\s]", "must hold more than white space").describe(
+              "The message's text.",
+            ),
+          })
           .describe("One user message."),
       )
       .min(1)
       .max(16)
+      .meta(
+        rules({
+          rule: "self == oldSelf",
+          message: "`messages` must not be changed; send later messages to the session",
+        }),
+      )
       .describe("First user messages; the session starts working on them at once."),
     sandboxTemplateRef: z
       .object({ name: objectName("SandboxTemplate") })
@@ -31,14 +49,32 @@ export const agentSessionSpec = z
       )
       .max(10)
       .optional()
+      .meta(
+        rules({
+          rule: "self.all(a, self.exists_one(b, b.name == a.name))",
+          message: "each `name` in `vaultRefs` must be there once only",
+        }),
+      )
       .describe("Credentials this session may use, searched in this order."),
     harnessPoolRef: z
       .object({ name: objectName("HarnessPool").default("default") })
       .default({ name: "default" })
+      .meta(
+        rules({
+          rule: "self == oldSelf",
+          message: "`harnessPoolRef` must not be changed; create a new AgentSession",
+        }),
+      )
       .describe("The HarnessPool, in the install namespace, whose workers run this session."),
     operatingMode: z
       .enum(OPERATING_MODES)
       .default("Running")
+      .meta(
+        rules({
+          rule: "oldSelf != 'Stopped' || self == 'Stopped'",
+          message: "`operatingMode` must stay `Stopped` once it is; create a new AgentSession",
+        }),
+      )
       .describe("`Suspended` pauses the session and keeps everything; `Stopped` ends it for good."),
     activeDeadlineSeconds: z
       .int()
@@ -53,6 +89,22 @@ export const agentSessionSpec = z
       .optional()
       .describe("Seconds after completion at which the object, its pods and its log are deleted."),
   })
+  .meta(
+    rules(
+      {
+        rule: "has(self.agentRef) != has(self.agent)",
+        message: "exactly one of `agentRef` and `agent` must be set",
+      },
+      {
+        rule: `has(self.sandboxTemplateRef) || !has(self.agent) || !has(self.agent.tools) || !self.agent.tools.exists(t, t.type == '${AGENT_TOOLSET}')`,
+        message: `\`sandboxTemplateRef\` must be set, because the agent declares \`${AGENT_TOOLSET}\``,
+      },
+      immutable("agentRef", "AgentSession"),
+      immutable("agent", "AgentSession"),
+      immutable("sandboxTemplateRef", "AgentSession"),
+      immutable("vaultRefs", "AgentSession"),
+    ),
+  )
   .describe("What the session works on, with which agent, and where.");
 
 export const SESSION_STATES = [
@@ -89,18 +141,8 @@ export const agentSessionStatus = z
       })
       .optional()
       .describe("What the references meant when the session was created."),
-    startTime: z
-      .string()
-      .max(64)
-      .meta({ format: "date-time" })
-      .optional()
-      .describe("When the log was created."),
-    completionTime: z
-      .string()
-      .max(64)
-      .meta({ format: "date-time" })
-      .optional()
-      .describe("When `Completed` last became True."),
+    startTime: optionalTime("When the log was created."),
+    completionTime: optionalTime("When `Completed` last became True."),
     conditions,
   })
   .describe("The coarse state of the session; written at transitions only.");

@@ -1,5 +1,15 @@
 import { z } from "zod";
-import { conditions, objectName, observedGeneration } from "./fields.ts";
+import {
+  conditions,
+  entryName,
+  formatted,
+  httpUrl,
+  keyedBy,
+  objectName,
+  observedGeneration,
+  rules,
+  secretKey,
+} from "./fields.ts";
 
 export const credentialVaultSpec = z
   .object({
@@ -7,35 +17,28 @@ export const credentialVaultSpec = z
       .array(
         z
           .object({
-            name: z
-              .string()
-              .min(1)
-              .max(63)
-              .regex(/^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/)
-              .describe("Name of the entry, for status and audit."),
-            mcpServerUrl: z
-              .string()
-              .min(1)
-              .max(2048)
-              .regex(/^https?:\/\/[^\s]+$/)
-              .describe("The MCP server this credential is for; it is sent nowhere else."),
+            name: entryName("Name of the entry, for status and audit."),
+            mcpServerUrl: httpUrl().describe(
+              "The MCP server this credential is for; it is sent nowhere else.",
+            ),
             secretRef: z
               .object({
                 name: objectName("Secret"),
-                key: z.string().min(1).max(253).default("token").describe("Key inside the Secret."),
+                key: secretKey().default("token"),
               })
               .describe("Where the value is: a Secret in this namespace. Never the value itself."),
-            header: z
-              .string()
-              .min(1)
-              .max(64)
-              .regex(/^[A-Za-z][A-Za-z0-9-]*$/)
+            header: formatted(
+              64,
+              "^[A-Za-z][A-Za-z0-9-]*$",
+              "must be the name of a request header: letters, digits and `-`",
+            )
               .default("Authorization")
               .describe("Request header that carries the credential."),
-            scheme: z
-              .string()
-              .max(32)
-              .regex(/^[A-Za-z0-9-]*$/)
+            scheme: formatted(
+              32,
+              "^[A-Za-z0-9-]*$",
+              "must consist of letters, digits and `-`, or be empty",
+            )
               .default("Bearer")
               .describe("Word before the value in the header; empty for none."),
           })
@@ -43,7 +46,13 @@ export const credentialVaultSpec = z
       )
       .min(1)
       .max(64)
-      .meta({ "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"] })
+      .meta({
+        ...keyedBy("name"),
+        ...rules({
+          rule: "self.all(a, self.exists_one(b, b.mcpServerUrl == a.mcpServerUrl))",
+          message: "each `mcpServerUrl` must be there once only",
+        }),
+      })
       .describe("The credentials; one per MCP server URL."),
   })
   .describe("Which credentials serve which MCP server.");

@@ -1,5 +1,16 @@
 import { z } from "zod";
-import { conditions, objectName, observedGeneration, quantity } from "./fields.ts";
+import {
+  byteQuantity,
+  conditions,
+  cpuQuantity,
+  formatted,
+  httpUrl,
+  imageName,
+  objectName,
+  observedGeneration,
+  rules,
+  secretKey,
+} from "./fields.ts";
 
 export const harnessPoolSpec = z
   .object({
@@ -10,25 +21,16 @@ export const harnessPoolSpec = z
       .max(1000)
       .default(50)
       .describe("Sessions one harness pod works on at the same time."),
-    image: z
-      .string()
-      .min(1)
-      .max(512)
-      .optional()
-      .describe("Harness image; the operator's own when absent."),
+    image: imageName().optional().describe("Harness image; the operator's own when absent."),
     model: z
       .object({
-        baseUrl: z
-          .string()
-          .min(1)
-          .max(2048)
-          .regex(/^https?:\/\/[^\s]+$/)
+        baseUrl: httpUrl()
           .default("https://api.anthropic.com")
           .describe("Endpoint that speaks the Messages API."),
         apiKeySecret: z
           .object({
             name: objectName("Secret"),
-            key: z.string().min(1).max(253).default("api-key").describe("Key inside the Secret."),
+            key: secretKey().default("api-key"),
           })
           .optional()
           .describe(
@@ -41,11 +43,11 @@ export const harnessPoolSpec = z
       .array(
         z
           .object({
-            host: z
-              .string()
-              .min(1)
-              .max(253)
-              .describe("Host name as it stands in the MCP server's URL."),
+            host: formatted(
+              253,
+              "^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$",
+              "must be a host name or an IPv4 address, without port",
+            ).describe("Host name as it stands in the MCP server's URL."),
             port: z.int().min(1).max(65_535).describe("Port."),
           })
           .describe("A server inside the cluster."),
@@ -67,24 +69,36 @@ export const harnessPoolSpec = z
           .object({
             matchLabels: z
               .record(z.string().max(317), z.string().max(63))
-              .meta({ maxProperties: 32 })
+              .meta({ minProperties: 1, maxProperties: 32 })
               .describe("Labels a namespace must carry."),
           })
           .optional()
           .describe("For `Selector`: which namespaces."),
       })
       .default({ from: "Same" })
+      .meta(
+        rules({
+          rule: "(self.from == 'Selector') == has(self.selector)",
+          message: "`selector` must be set for `from: Selector`, and for no other",
+        }),
+      )
       .describe("Which namespaces' sessions this pool serves."),
     partitions: z
       .int()
       .min(1)
       .max(256)
       .default(16)
+      .meta(
+        rules({
+          rule: "self == oldSelf",
+          message: "`partitions` must not be changed; create a new HarnessPool",
+        }),
+      )
       .describe("Redis partitions of the pool's sessions; must not be changed."),
     resources: z
       .object({
-        cpu: quantity("CPU request of the harness container.").default("100m"),
-        memory: quantity("Memory request and limit of the harness container.").default("512Mi"),
+        cpu: cpuQuantity("CPU request of the harness container.").default("100m"),
+        memory: byteQuantity("Memory request and limit of the harness container.").default("512Mi"),
       })
       .default({ cpu: "100m", memory: "512Mi" })
       .describe("What one harness container may use."),

@@ -1,33 +1,34 @@
 import { z } from "zod";
-import { conditions, observedGeneration, quantity } from "./fields.ts";
+import {
+  byteQuantity,
+  conditions,
+  cpuQuantity,
+  imageName,
+  objectName,
+  observedGeneration,
+} from "./fields.ts";
 
 export const sandboxTemplateSpec = z
   .object({
-    image: z
-      .string()
-      .min(1)
-      .max(512)
-      .regex(/^[^\s]+$/)
-      .describe("Container image: `drover-sandbox`, or one built FROM it."),
+    image: imageName().describe("Container image: `drover-sandbox`, or one built FROM it."),
     imagePullPolicy: z
       .enum(["Always", "IfNotPresent", "Never"])
       .default("IfNotPresent")
       .describe("When the kubelet pulls the image."),
-    runtimeClassName: z
-      .string()
-      .min(1)
-      .max(253)
+    runtimeClassName: objectName("RuntimeClass")
       .optional()
       .describe("RuntimeClass for stronger isolation, such as gVisor or Kata."),
     resources: z
       .object({
-        cpu: quantity("CPU request; the limit is free so that idle cores are used.").default("20m"),
-        memory: quantity("Memory request and limit.").default("512Mi"),
-        ephemeralStorage: quantity("Ephemeral storage request and limit.").default("1Gi"),
+        cpu: cpuQuantity("CPU request; the limit is free so that idle cores are used.").default(
+          "20m",
+        ),
+        memory: byteQuantity("Memory request and limit.").default("512Mi"),
+        ephemeralStorage: byteQuantity("Ephemeral storage request and limit.").default("1Gi"),
       })
       .default({ cpu: "20m", memory: "512Mi", ephemeralStorage: "1Gi" })
       .describe("What one sandbox may use."),
-    workspaceSize: quantity("Size limit of `/workspace`.").default("512Mi"),
+    workspaceSize: byteQuantity("Size limit of `/workspace`.").default("512Mi"),
     setupScript: z
       .string()
       .max(32_768)

@@ -53,12 +53,20 @@ export function loadConfig<S extends ConfigSchema>(
 }
 
 export function configMeta(name: string, field: z.ZodType | undefined): ConfigMeta {
-  const meta = field?.meta();
+  const meta = outermostMeta(field);
   const env = meta?.["env"];
-  if (typeof env !== "string" || typeof meta?.description !== "string") {
+  if (typeof env !== "string" || typeof meta?.["description"] !== "string") {
     throw new AppError("INTERNAL", `configuration field "${name}" lacks env or description`);
   }
-  return { env, description: meta.description, secret: meta["secret"] === true };
+  return { env, description: meta["description"], secret: meta["secret"] === true };
+}
+
+/** `.meta()` may stand before or after `.default()` and `.optional()`. */
+function outermostMeta(field: z.core.$ZodType | undefined): Record<string, unknown> | undefined {
+  const meta = field && z.globalRegistry.get(field);
+  if (meta?.["env"] !== undefined) return meta;
+  const wraps = field instanceof z.ZodDefault || field instanceof z.ZodOptional;
+  return wraps ? outermostMeta(field.unwrap()) : meta;
 }
 
 function readVariable(

@@ -1,0 +1,76 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { z } from "zod";
+import { configMeta } from "../../runtime/config.ts";
+import { ERROR_CODES } from "../../runtime/errors.ts";
+import { GENERATED_NOTE, page, table } from "./markdown.ts";
+
+export function renderErrorsPage(): string {
+  return page(
+    GENERATED_NOTE,
+    "# Error codes",
+    "Every error that leaves a process of Drover carries one of these codes. The status is the one an HTTP server of ours answers with.",
+    table(
+      ["Code", "HTTP status", "Meaning"],
+      Object.entries(ERROR_CODES).map(([code, { http, meaning }]) => [
+        `\`${code}\``,
+        String(http),
+        meaning,
+      ]),
+    ),
+  );
+}
+
+/** Processes that read their configuration from the environment, and the file with its schema. */
+const PROCESSES = [
+  { name: "operator", file: "src/operator/config.ts" },
+  { name: "harness", file: "src/harness/config.ts" },
+  { name: "proxy", file: "src/proxy/config.ts" },
+  { name: "sandbox", file: "src/sandbox/config.ts" },
+  { name: "scripted-model", file: "src/scripted-model/config.ts" },
+] as const;
+
+export async function renderConfigurationPage(root: string): Promise<string> {
+  const sections: string[] = [];
+  for (const { name, file } of PROCESSES) {
+    const path = join(root, file);
+    if (!existsSync(path)) continue;
+    const exports: unknown = await import(pathToFileURL(path).href);
+    sections.push(`## drover ${name}`, settingsTable(configSchemaOf(exports, file)));
+  }
+  return page(
+    GENERATED_NOTE,
+    "# Configuration",
+    "Each process reads its settings from environment variables. The value of `NAME` may also stand in a file named by `NAME_FILE`. A process that is started with settings it cannot use lists all of them and exits with code 2.",
+    ...sections,
+  );
+}
+
+/** The first exported zod object; `configMeta` says which of its fields lack their variable. */
+function configSchemaOf(exports: unknown, file: string): z.ZodObject {
+  const values: unknown[] =
+    typeof exports === "object" && exports !== null ? Object.values(exports) : [];
+  const schema = values.find((value) => value instanceof z.ZodObject);
+  if (schema === undefined) throw new Error(`${file} exports no configuration schema`);
+  return schema;
+}
+
+function settingsTable(schema: z.ZodObject): string {
+  const rows = Object.entries(schema.shape).map(([name, field]) => {
+    const { env, description, secret } = configMeta(name, field);
+    return [
+      `\`${env}\``,
+      defaultOf(field),
+      secret === true ? `Secret. ${description}` : description,
+    ];
+  });
+  return table(["Variable", "Default", "Meaning"], rows);
+}
+
+function defaultOf(field: z.ZodType): string {
+  const absent = field.safeParse(undefined);
+  if (!absent.success) return "**required**";
+  if (absent.data === undefined) return "–";
+  return `\`${typeof absent.data === "string" ? absent.data : JSON.stringify(absent.data)}\``;
+}
