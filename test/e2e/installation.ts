@@ -1,0 +1,84 @@
+import { readFileSync } from "node:fs";
+import { helm, kubectl, REDIS_PASSWORD, RELEASE, run, SYSTEM } from "./cluster.ts";
+
+const version = (JSON.parse(readFileSync("package.json", "utf8")) as { version: string }).version;
+/** The Redis image of the test bed; a cluster that was handed in may have another. */
+const redisImage = process.env["DROVER_REDIS_IMAGE"] ?? "drover.test/redis:7";
+
+/** Values of the evaluation set-up, as far as the test bed differs from them. */
+export const installArguments = [
+  "--set",
+  `image.tag=${version}`,
+  "--set",
+  "valkey.enabled=true",
+  "--set",
+  `valkey.image=${redisImage}`,
+  "--set",
+  "valkey.command=redis-server",
+  "--set",
+  "valkey.storage=",
+  "--set",
+  `valkey.password=${REDIS_PASSWORD}`,
+  "--set",
+  "scriptedModel.enabled=true",
+  "--set-file",
+  "scriptedModel.scripts.e2e\\.yaml=test/e2e/scripts/e2e.yaml",
+  "--set",
+  "defaultPool.allowedNamespaces=All",
+  // Two cores run the whole cluster: a worker may well be late by a second without being dead.
+  "--set",
+  "lease.ttlMs=3000",
+  "--set",
+  "lease.renewMs=1000",
+];
+
+/** Installs the chart unless it is there; every file of tests begins with it. */
+export async function ensureInstalled(): Promise<void> {
+  const status = await run("helm", ["status", RELEASE, "-n", SYSTEM, "-o", "json"]);
+  if (status.code === 0 && status.stdout.includes('"deployed"')) {
+    await kubectl(["wait", "-n", SYSTEM, "hrp/default", "--for=condition=Ready", "--timeout=60s"]);
+    return;
+  }
+  await helm([
+    "upgrade",
+    "--install",
+    RELEASE,
+    "charts/drover",
+    "-n",
+    SYSTEM,
+    "--create-namespace",
+    "--wait",
+    "--timeout",
+    "180s",
+    ...installArguments,
+  ]);
+  await kubectl(["wait", "-n", SYSTEM, "hrp/default", "--for=condition=Ready", "--timeout=120s"]);
+}
+
+export const sandboxImage = `drover-sandbox:${version}`;
+
+export const template = {
+  apiVersion: "drover.dev/v1alpha1",
+  kind: "SandboxTemplate",
+  metadata: { name: "default" },
+  spec: {
+    image: sandboxImage,
+    resources: { cpu: "5m", memory: "256Mi", ephemeralStorage: "256Mi" },
+    idleTimeoutSeconds: 3600,
+  },
+};
+
+/** An AgentSession that plays a scenario. */
+export function session(name: string, scenario: string, more: object = {}): object {
+  return {
+    apiVersion: "drover.dev/v1alpha1",
+    kind: "AgentSession",
+    metadata: { name },
+    spec: {
+      agent: { model: `scripted:${scenario}`, tools: [{ type: "agent_toolset_20260401" }] },
+      messages: [{ text: "Do what the script says." }],
+      sandboxTemplateRef: { name: "default" },
+      ...more,
+    },
+  };
+}
