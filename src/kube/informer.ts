@@ -28,6 +28,6 @@ export interface Informer<P> {
 /** An informer that runs; `run` resolves when the signal aborts and all it started is over. */
 export interface RunningInformer<P> extends Informer<P> {
   run(signal: AbortSignal): Promise<void>;
-  /** Undefined when synced and following; else one sentence for `/readyz`. */
+  /** Undefined when synced; else one sentence for `/readyz`. */
   readiness(): string | undefined;
 }
