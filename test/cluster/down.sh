@@ -104,10 +104,15 @@ sysctl_files() {
   [[ ! -d $STATE/sysctl ]] || (cd "$STATE/sysctl" && find . -type f | sed 's|^\./||')
 }
 
+# Not `cmp`: files below /proc say that they are empty.
+sysctl_same() {
+  [[ $(<"$STATE/sysctl/$1") == "$(<"/proc/sys/$1")" ]]
+}
+
 restore_sysctls() {
   local key
   sysctl_files | while read -r key; do
-    cmp -s "$STATE/sysctl/$key" "/proc/sys/$key" ||
+    sysctl_same "$key" ||
       cat "$STATE/sysctl/$key" >"/proc/sys/$key" 2>/dev/null || true
   done
 }
@@ -128,7 +133,7 @@ leftovers() {
   ! ip link show "$HOST_LINK" >/dev/null 2>&1 || echo "interface $HOST_LINK"
   [[ ! -e $STATE/host-rules ]] || host_rules | comm -13 "$STATE/host-rules" - | sed 's/^/firewall rule /'
   sysctl_files | while read -r key; do
-    cmp -s "$STATE/sysctl/$key" "/proc/sys/$key" || echo "sysctl ${key//\//.} (was $(cat "$STATE/sysctl/$key"))"
+    sysctl_same "$key" || echo "sysctl ${key//\//.} (was $(cat "$STATE/sysctl/$key"))"
   done
 }
 
