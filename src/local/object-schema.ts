@@ -42,14 +42,15 @@ export function findUnknownFields(value: unknown, schema: CrdSchema, path: strin
   });
 }
 
-/** Fills in defaults, in place; a null counts as absent where there is a default. */
+/** Fills in defaults, in place. A field that is null counts as absent. */
 export function applyDefaults(value: unknown, schema: CrdSchema): void {
   if (Array.isArray(value)) {
     for (const item of value) applyDefaults(item, schema.items ?? {});
   }
   if (!isNode(value)) return;
   for (const [name, child] of Object.entries(schema.properties ?? {})) {
-    if (child.default !== undefined && (value[name] ?? null) === null) {
+    if (value[name] === null) delete value[name];
+    if (value[name] === undefined && child.default !== undefined) {
       value[name] = structuredClone(child.default);
     }
     applyDefaults(value[name], child);
