@@ -1,4 +1,5 @@
 import type { Json } from "../protocol/session-event.ts";
+import type { BindingReader, LeaseReader, SnapshotReader } from "../protocol/session-ports.ts";
 import type { SessionSnapshot } from "../protocol/snapshot.ts";
 import type { AppError } from "../runtime/errors.ts";
 
@@ -172,8 +173,39 @@ export interface OperatorLog {
   ackState(change: StateChange): Promise<void>;
   bindSandbox(sandboxId: string, binding: SandboxBinding): Promise<void>;
   unbindSandbox(sandboxId: string): Promise<void>;
+  /** Which pools `requests` and `changes` look at from now on; replaces the list. */
+  watchPools(pools: readonly PoolKey[]): void;
+  /** Finds the pool's code or makes one; the same answer after any restart. CONFLICT when none is free. */
+  registerPool(pool: PoolRegistration): Promise<PoolConfig>;
+  poolConfig(code: string): Promise<PoolConfig | null>;
   close(): Promise<void>;
 }
+
+/** What names a pool's keys (design: session-log §3.1). */
+export interface PoolKey {
+  code: string;
+  partitions: number;
+}
+
+/** What makes an append `committed` (design: session-log §7). */
+export type CommitMode =
+  /** One server that syncs each write to disk. */
+  | { mode: "fsync" }
+  /** `n` replicas have it. */
+  | { mode: "replicas"; n: number }
+  /** The service answers only after a durable write to several zones. */
+  | { mode: "provider" };
+
+export interface PoolRegistration {
+  /** UID of the HarnessPool: a pool made again is another pool. */
+  uid: string;
+  name: string;
+  /** 1 … 256. */
+  partitions: number;
+  commit: CommitMode;
+}
+
+export interface PoolConfig extends PoolRegistration, PoolKey {}
 
 export interface ClaimOptions {
   /** Sessions this worker can still take; asked again before each claim. */
@@ -190,6 +222,7 @@ export interface WakeQueue {
   claim(options: ClaimOptions): AsyncIterable<Lease>;
   workers(): Promise<{ id: string; seenAt: number }[]>;
   /** Sessions quarantined by this worker's claims so far (for the counter). */
+  quarantined(): number;
   close(): Promise<void>;
 }
 
@@ -198,8 +231,9 @@ export type Release =
   | { kind: "idle"; why: string }
   /** Claimable by another worker at once: hand-over. */
   | { kind: "requeue" }
-  /** Claimable at this epoch ms: back-off. */
+  /** Claimable at this epoch ms (back-off), or at once when unread events exist. */
   | { kind: "at"; ms: number }
+  /** When unread events exist (they may ask to resume) it becomes a hand-over. */
   | { kind: "suspended" }
   | { kind: "terminated"; why: string };
 
@@ -242,12 +276,16 @@ export interface Lease {
   release(release: Release): Promise<"released" | "more">;
 }
 
+export interface SessionPorts extends LeaseReader, SnapshotReader, BindingReader {}
+
 /** The whole store: what an implementation's factory returns. */
 export interface SessionStore {
   log: SessionLog;
   operator: OperatorLog;
   /** `worker` names the holder in `own` (the harness pod's UID). */
   queue(worker: string): WakeQueue;
+  /** What proxy and issuer may know. */
+  ports: SessionPorts;
   close(): Promise<void>;
 }
 

@@ -63,7 +63,6 @@ export class FakeClock implements Clock {
       this.#moveTo(next.at);
       this.#timers.delete(next);
       next.fire();
-      // oxlint-disable-next-line no-await-in-loop -- one timer after the other is the point
       await this.settle();
     }
     this.#moveTo(end);
@@ -73,7 +72,6 @@ export class FakeClock implements Clock {
   /** Lets promise chains that wait for no timer run to their end. */
   async settle(): Promise<void> {
     for (let turn = 0; turn < 5; turn += 1) {
-      // oxlint-disable-next-line no-await-in-loop -- turns of the event loop come one by one
       await new Promise<void>((resolve) => setImmediate(resolve));
     }
   }

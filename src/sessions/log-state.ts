@@ -1,0 +1,127 @@
+import type { LogStatus, NewEvent, Position, Release, Seq, StoredEvent } from "./session-log.ts";
+
+/**
+ * What the state machine knows of one log besides its events: the meta hash of session-log §3.2
+ * plus what other keys of the partition hold about this session (`due`, open hands, state change).
+ */
+export interface LogState {
+  seq: Seq;
+  /** Id and time of the last event. */
+  lid: string;
+  lts: number;
+  /** Lease epoch; rises with each claim. */
+  ep: number;
+  /** Lease token, '' when nobody holds the session. */
+  tok: string;
+  own: string;
+  /** Token of the lease that was given up last, so that a repeated release is recognised. */
+  rel: string;
+  /** Last batch under this token: ordinal, id of its first event, first seq, count. */
+  wn: number;
+  wid: string;
+  ws: Seq;
+  wc: number;
+  st: LogStatus;
+  why: string;
+  src: "manifest" | "api";
+  gen: string;
+  /** Consecutive takeovers without progress. */
+  tk: number;
+  /** Epoch ms of creation. */
+  ct: number;
+  /** Epoch ms at which a worker may claim it; null when there is nothing to do. */
+  due: number | null;
+  hands: readonly HandRequest[];
+  change: LogChange | null;
+}
+
+/** An open sandbox request. */
+export interface HandRequest {
+  requestId: string;
+  kind: "provision" | "release";
+  hand: string;
+  generation: number;
+}
+
+/** A coarse state that the operator has not written down yet. */
+export interface LogChange {
+  status: LogStatus;
+  why: string;
+  seq: Seq;
+  ts: number;
+}
+
+/** What a transition leaves: the caller stores all of it at once or nothing. */
+export interface Applied<Reply> {
+  state: LogState | null;
+  reply: Reply;
+  appended: StoredEvent[];
+  /** Idempotency key to remember with the first seq of its batch. */
+  key?: { key: string; first: Seq };
+}
+
+export interface Surroundings {
+  /** Epoch ms of the store's clock. */
+  now: number;
+  /** Id of the event at this seq, if the log has it. */
+  idAt: (seq: Seq) => string | undefined;
+}
+
+export interface CreateOp {
+  gen: string;
+  src: "manifest" | "api";
+  wake: boolean;
+  events: readonly NewEvent[];
+}
+export interface AppendOp {
+  /** First seq of the batch that this idempotency key appended before, if it did. */
+  known: Seq | undefined;
+  key: string;
+  wake: boolean;
+  events: readonly NewEvent[];
+}
+export interface LeasedAppendOp {
+  token: string;
+  /** Ordinal of the batch under this token, from 1. */
+  n: number;
+  prev: Position;
+  onlyIfTail: boolean;
+  release: Release | null;
+  events: readonly NewEvent[];
+}
+export interface ClaimOp {
+  worker: string;
+  /** Unique per claim call. */
+  nonce: string;
+  ttlMs: number;
+  stealExpired: boolean;
+}
+
+/** Status words are those of the scripts (session-log §4). */
+export type CreateReply = { word: "OK" | "EXISTS" };
+export type AppendReply =
+  | { word: "OK"; first: Seq; last: Seq }
+  | { word: "DUP"; first: Seq }
+  | { word: "NOSESSION" | "CLOSED" };
+export type LeasedAppendReply =
+  | { word: "OK"; first: Seq; last: Seq }
+  | { word: "DUP"; first: Seq; last: Seq }
+  | { word: "MORE"; seq: Seq }
+  | { word: "REWOUND"; tail: Position }
+  | { word: "FENCED" | "NOSESSION" };
+export type BarrierReply =
+  | { word: "OK" | "FENCED" | "NOSESSION" }
+  | { word: "REWOUND"; tail: Position };
+export type ReleaseReply = { word: "OK" | "FENCED" | "NOSESSION" } | { word: "MORE"; seq: Seq };
+export type WakeReply = { word: "OK" | "NOSESSION" | "CLOSED" };
+export interface Claimed {
+  epoch: number;
+  token: string;
+  pos: Position;
+  takeover: number;
+  previousOwner: string;
+}
+export type ClaimReply =
+  | ({ word: "OK" } & Claimed)
+  | { word: "QUARANTINED"; epoch: number }
+  | { word: "BUSY" | "GONE" };

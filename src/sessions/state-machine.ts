@@ -1,0 +1,388 @@
+import type {
+  AppendOp,
+  AppendReply,
+  Applied,
+  BarrierReply,
+  ClaimOp,
+  ClaimReply,
+  CreateOp,
+  CreateReply,
+  HandRequest,
+  LeasedAppendOp,
+  LeasedAppendReply,
+  LogState,
+  ReleaseReply,
+  Surroundings,
+  WakeReply,
+} from "./log-state.ts";
+import type {
+  LogStatus,
+  NewEvent,
+  Position,
+  Release,
+  Seq,
+  StateChange,
+  StoredEvent,
+} from "./session-log.ts";
+
+/**
+ * The rules of the session log, once, as pure functions (design: session-log §4). Memory and file
+ * stores run them; the Lua scripts say the same and are tested against them. No function changes
+ * its arguments.
+ */
+
+/** Takeovers in a row without progress that make a session poison: it kills whoever works on it. */
+export const QUARANTINE_AFTER = 5;
+/** `why` of a quarantined session. */
+export const QUARANTINE_REASON = "takeovers";
+
+const PROGRESS_TYPES: ReadonlySet<string> = new Set(["model.request_end", "tool.result"]);
+const UNCLAIMABLE: ReadonlySet<LogStatus> = new Set(["suspended", "quarantined", "terminated"]);
+
+export function create(
+  state: LogState | null,
+  op: CreateOp,
+  at: Surroundings,
+): Applied<CreateReply> {
+  if (state !== null) return unchanged(state, { word: "EXISTS" });
+  const empty: LogState = {
+    seq: 0,
+    lid: "",
+    lts: 0,
+    ep: 0,
+    tok: "",
+    own: "",
+    rel: "",
+    wn: 0,
+    wid: "",
+    ws: 0,
+    wc: 0,
+    st: "created",
+    why: "",
+    src: op.src,
+    gen: op.gen,
+    tk: 0,
+    ct: at.now,
+    due: op.wake ? at.now : null,
+    hands: [],
+    change: null,
+  };
+  const { state: filled, appended } = append(empty, op.events, 0, at.now);
+  return { state: noteChange(filled, at.now), reply: { word: "OK" }, appended };
+}
+
+/** Append by gateway or operator. A repeated key answers DUP even when the session has closed since. */
+export function appendExternal(
+  state: LogState | null,
+  op: AppendOp,
+  at: Surroundings,
+): Applied<AppendReply> {
+  if (state === null) return unchanged(state, { word: "NOSESSION" });
+  if (op.known !== undefined) return unchanged(state, { word: "DUP", first: op.known });
+  if (state.st === "terminated") return unchanged(state, { word: "CLOSED" });
+  const { state: filled, appended } = append(state, op.events, 0, at.now);
+  const first = state.seq + 1;
+  let next = filled;
+  if (state.tok === "") {
+    for (const event of op.events) next = obeyControl(next, event, at.now);
+    if (op.wake) next = makeDue(next, at.now);
+  }
+  return {
+    state: next,
+    reply: { word: "OK", first, last: next.seq },
+    appended,
+    key: { key: op.key, first },
+  };
+}
+
+/**
+ * Append by the holder of a lease, checked in the order token, repeated batch, log-matching prefix,
+ * ordinal, tail. Stopping as idle always asks for the tail: else an unread message would sleep.
+ */
+export function appendLeased(
+  state: LogState | null,
+  op: LeasedAppendOp,
+  at: Surroundings,
+): Applied<LeasedAppendReply> {
+  if (state === null) return unchanged(state, { word: "NOSESSION" });
+  const repeated = op.n === state.wn && op.events[0]?.id === state.wid;
+  const held = state.tok === op.token;
+  if (repeated && (held || gaveUp(state, op.token))) {
+    return unchanged(state, { word: "DUP", first: state.ws, last: state.ws + state.wc - 1 });
+  }
+  if (!held) return unchanged(state, { word: "FENCED" });
+  if (!matches(state, op.prev, at) || op.n !== state.wn + 1) {
+    return unchanged(state, { word: "REWOUND", tail: { seq: state.seq, id: state.lid } });
+  }
+  const unseen = state.seq > op.prev.seq;
+  if (unseen && (op.onlyIfTail || op.release?.kind === "idle")) {
+    return unchanged(state, { word: "MORE", seq: state.seq });
+  }
+  const { state: filled, appended } = append(state, op.events, state.ep, at.now);
+  const first = state.seq + 1;
+  const progressed = op.events.some((event) => PROGRESS_TYPES.has(event.type));
+  const written: LogState = {
+    ...filled,
+    wn: op.n,
+    wid: op.events[0]?.id ?? "",
+    ws: first,
+    wc: op.events.length,
+    tk: progressed ? 0 : filled.tk,
+    hands: [...filled.hands, ...op.events.flatMap(handRequest)],
+  };
+  const next =
+    op.release === null
+      ? setStatus(written, "running", "", at.now)
+      : giveUp(written, op.release, unseen, at.now);
+  return { state: next, reply: { word: "OK", first, last: next.seq }, appended };
+}
+
+/** Takes a session whose `due` has come; the caller looks for such sessions in order of `due`. */
+export function claim(
+  state: LogState | null,
+  op: ClaimOp,
+  at: Pick<Surroundings, "now">,
+): Applied<ClaimReply> {
+  if (state === null) return unchanged(state, { word: "GONE" });
+  if (UNCLAIMABLE.has(state.st)) {
+    return { state: { ...state, due: null }, reply: { word: "GONE" }, appended: [] };
+  }
+  if (state.due === null || state.due > at.now) return unchanged(state, { word: "BUSY" });
+  const taken = state.tok !== "";
+  if (taken && !op.stealExpired) return unchanged(state, { word: "BUSY" });
+  const tk = taken ? state.tk + 1 : 0;
+  if (tk >= QUARANTINE_AFTER) {
+    const free: LogState = { ...state, tok: "", own: "", rel: "", tk, due: null };
+    return {
+      state: setStatus(free, "quarantined", QUARANTINE_REASON, at.now),
+      reply: { word: "QUARANTINED", epoch: state.ep },
+      appended: [],
+    };
+  }
+  const ep = state.ep + 1;
+  const token = `${ep}.${op.nonce}`;
+  return {
+    state: {
+      ...state,
+      ep,
+      tok: token,
+      own: op.worker,
+      rel: "",
+      wn: 0,
+      wid: "",
+      ws: 0,
+      wc: 0,
+      tk,
+      due: at.now + op.ttlMs,
+    },
+    reply: {
+      word: "OK",
+      epoch: ep,
+      token,
+      pos: { seq: state.seq, id: state.lid },
+      takeover: tk,
+      previousOwner: state.own,
+    },
+    appended: [],
+  };
+}
+
+/** Answers the log's seq, or null when the token holds nothing. An expired, unclaimed lease may be renewed. */
+export function renew(
+  state: LogState | null,
+  op: { token: string; ttlMs: number },
+  at: Pick<Surroundings, "now">,
+): Applied<Seq | null> {
+  if (state === null || state.tok !== op.token) return unchanged(state, null);
+  return { state: { ...state, due: at.now + op.ttlMs }, reply: state.seq, appended: [] };
+}
+
+export function release(
+  state: LogState | null,
+  op: { token: string; seen: Seq; release: Release },
+  at: Pick<Surroundings, "now">,
+): Applied<ReleaseReply> {
+  if (state === null) return unchanged(state, { word: "NOSESSION" });
+  if (state.tok !== op.token) {
+    return unchanged(state, { word: gaveUp(state, op.token) ? "OK" : "FENCED" });
+  }
+  const unseen = state.seq > op.seen;
+  if (unseen && op.release.kind === "idle") {
+    return unchanged(state, { word: "MORE", seq: state.seq });
+  }
+  return {
+    state: giveUp(state, op.release, unseen, at.now),
+    reply: { word: "OK" },
+    appended: [],
+  };
+}
+
+export function barrier(
+  state: LogState | null,
+  op: { token: string; prev: Position },
+  at: Surroundings,
+): Applied<BarrierReply> {
+  if (state === null) return unchanged(state, { word: "NOSESSION" });
+  if (state.tok !== op.token) return unchanged(state, { word: "FENCED" });
+  if (!matches(state, op.prev, at)) {
+    return unchanged(state, { word: "REWOUND", tail: { seq: state.seq, id: state.lid } });
+  }
+  return unchanged(state, { word: "OK" });
+}
+
+/** Only lets an unleased session be claimed: what must be seen is an event. */
+export function wake(state: LogState | null, at: Pick<Surroundings, "now">): Applied<WakeReply> {
+  if (state === null) return unchanged(state, { word: "NOSESSION" });
+  if (state.st === "terminated") return unchanged(state, { word: "CLOSED" });
+  if (state.tok !== "") return unchanged(state, { word: "OK" });
+  return { state: makeDue(state, at.now), reply: { word: "OK" }, appended: [] };
+}
+
+export function answered(state: LogState | null, requestId: string): Applied<null> {
+  if (state === null) return unchanged(state, null);
+  const hands = state.hands.filter((request) => request.requestId !== requestId);
+  return { state: { ...state, hands }, reply: null, appended: [] };
+}
+
+/** Forgets exactly this change; a newer one stays. */
+export function ackState(state: LogState | null, seen: Omit<StateChange, "ref">): Applied<null> {
+  const open = state?.change;
+  if (state === null || open === null || open === undefined) return unchanged(state, null);
+  const same =
+    open.seq === seen.seq &&
+    open.status === seen.status &&
+    open.why === seen.why &&
+    open.ts === seen.ts;
+  return same
+    ? { state: { ...state, change: null }, reply: null, appended: [] }
+    : unchanged(state, null);
+}
+
+/** Idempotency keys live a day (session-log §9); at most 32 go per call so that a call stays short. */
+export function expiredKeys(
+  keys: Iterable<readonly [string, { ms: number }]>,
+  now: number,
+): string[] {
+  const old: string[] = [];
+  for (const [key, { ms }] of keys) {
+    if (ms < now - KEY_LIFE_MS) old.push(key);
+    if (old.length === 32) break;
+  }
+  return old;
+}
+
+const KEY_LIFE_MS = 24 * 60 * 60 * 1000;
+
+function unchanged<Reply>(state: LogState | null, reply: Reply): Applied<Reply> {
+  return { state, reply, appended: [] };
+}
+
+function append(
+  state: LogState,
+  events: readonly NewEvent[],
+  epoch: number,
+  now: number,
+): { state: LogState; appended: StoredEvent[] } {
+  const ts = Math.max(now, state.lts);
+  const appended = events.map((event, i) => ({
+    id: event.id,
+    type: event.type,
+    data: event.data,
+    seq: state.seq + 1 + i,
+    epoch,
+    ts,
+  }));
+  const last = appended.at(-1);
+  if (last === undefined) return { state, appended };
+  return { state: { ...state, seq: last.seq, lid: last.id, lts: ts }, appended };
+}
+
+/** Control events of the operator act at once on a session nobody holds; a holder obeys by itself. */
+function obeyControl(state: LogState, event: NewEvent, now: number): LogState {
+  switch (event.type) {
+    case "session.suspend_requested":
+      if (UNCLAIMABLE.has(state.st)) return state;
+      return setStatus({ ...state, due: null }, "suspended", "", now);
+    case "session.resume_requested":
+      return isParked(state) ? setStatus({ ...state, tk: 0 }, "idle", "", now) : state;
+    case "session.stop_requested":
+      // A worker ends a suspended session properly; a poison one would only kill the next worker.
+      if (state.st === "suspended") return setStatus(state, "idle", "", now);
+      if (state.st !== "quarantined") return state;
+      return setStatus({ ...state, due: null }, "terminated", reasonOf(event), now);
+    default:
+      return state;
+  }
+}
+
+function isParked(state: LogState): boolean {
+  return state.st === "suspended" || state.st === "quarantined";
+}
+
+function reasonOf(event: NewEvent): string {
+  const reason = member(event, "reason");
+  return typeof reason === "string" ? reason : "";
+}
+
+function makeDue(state: LogState, now: number): LogState {
+  if (UNCLAIMABLE.has(state.st)) return state;
+  return { ...state, due: state.due === null ? now : Math.min(state.due, now) };
+}
+
+function gaveUp(state: LogState, token: string): boolean {
+  return state.tok === "" && token !== "" && state.rel === token;
+}
+
+/** Equal (seq, id) proves an equal prefix, because replication yields prefixes. */
+function matches(state: LogState, prev: Position, at: Surroundings): boolean {
+  if (prev.seq > state.seq) return false;
+  if (prev.seq === 0) return true;
+  return (prev.seq === state.seq ? state.lid : at.idAt(prev.seq)) === prev.id;
+}
+
+function giveUp(state: LogState, how: Release, unseen: boolean, now: number): LogState {
+  const free: LogState = { ...state, tok: "", own: "", rel: state.tok, tk: 0 };
+  switch (how.kind) {
+    case "idle":
+      return setStatus({ ...free, due: null }, "idle", how.why, now);
+    case "requeue":
+      return { ...free, due: now };
+    case "at":
+      return { ...free, due: unseen ? now : how.ms };
+    case "suspended":
+      // What was not read may be the request to resume: somebody has to look.
+      if (unseen) return { ...free, due: now };
+      return setStatus({ ...free, due: null }, "suspended", "", now);
+    case "terminated":
+      return setStatus({ ...free, due: null }, "terminated", how.why, now);
+  }
+}
+
+function setStatus(state: LogState, st: LogStatus, why: string, now: number): LogState {
+  if (state.st === st && state.why === why) return state;
+  return noteChange({ ...state, st, why }, now);
+}
+
+/** The operator is told about sessions that have an object. */
+function noteChange(state: LogState, now: number): LogState {
+  if (state.src !== "manifest") return state;
+  return { ...state, change: { status: state.st, why: state.why, seq: state.seq, ts: now } };
+}
+
+function handRequest(event: NewEvent): HandRequest[] {
+  const kind = HAND_KINDS[event.type];
+  const hand = member(event, "hand");
+  const generation = member(event, "generation");
+  if (kind === undefined || typeof hand !== "string" || typeof generation !== "number") return [];
+  return [{ requestId: event.id, kind, hand, generation }];
+}
+
+const HAND_KINDS: Readonly<Record<string, HandRequest["kind"]>> = {
+  "sandbox.requested": "provision",
+  "sandbox.released": "release",
+};
+
+function member(event: NewEvent, name: string): unknown {
+  const { data } = event;
+  return typeof data === "object" && data !== null && !Array.isArray(data) ? data[name] : undefined;
+}

@@ -1,0 +1,199 @@
+import type { SessionEventData } from "../../protocol/session-event.ts";
+import { type BackoffOptions, backoffMs } from "../../runtime/backoff.ts";
+import { describeError } from "../../runtime/errors.ts";
+import type { Logger } from "../../runtime/logger.ts";
+import type { ClaimBatch } from "../backend.ts";
+import type { ClaimOptions, Lease, SessionRef, WakeQueue } from "../session-log.ts";
+import { BackedLease } from "./backed-lease.ts";
+import type { StoreDeps } from "./backed-log.ts";
+import { Doorbell } from "./doorbell.ts";
+
+/** Cost and speed of takeover; safety never depends on them (session-log §5). Milliseconds. */
+export interface LeaseTimings {
+  ttlMs: number;
+  renewMs: number;
+  /** Upper bound of the time between two claims of an idle worker. */
+  pollMs: number;
+}
+
+export const DEFAULT_TIMINGS: LeaseTimings = { ttlMs: 800, renewMs: 200, pollMs: 100 };
+
+const HEARTBEAT_MS = 2000;
+const RETRY: BackoffOptions = { baseMs: 100, maxMs: 2000 };
+
+export interface QueueDeps extends StoreDeps {
+  worker: string;
+  timings: LeaseTimings;
+  logger: Logger;
+}
+
+/** The contract's wake queue on any backend. */
+export class BackedQueue implements WakeQueue {
+  readonly #deps: QueueDeps;
+  readonly #held = new Map<string, BackedLease>();
+  readonly #freed: Doorbell;
+  #cancelRenewal: (() => void) | undefined;
+  #renewedAt = 0;
+  #beatAt = Number.NEGATIVE_INFINITY;
+  #quarantined = 0;
+
+  constructor(deps: QueueDeps) {
+    this.#deps = deps;
+    this.#freed = new Doorbell(deps.clock);
+  }
+
+  async *claim(options: ClaimOptions): AsyncGenerator<Lease> {
+    const { signal } = options;
+    const { timings } = this.#deps;
+    let failures = 0;
+    while (!signal.aborted) {
+      const free = Math.floor(options.capacity());
+      if (free <= 0) {
+        await this.#freed.wait(timings.pollMs, signal);
+        continue;
+      }
+      let leases: BackedLease[];
+      try {
+        await this.#beat();
+        leases = await this.#claimUpTo(free);
+        failures = 0;
+      } catch (error) {
+        failures += 1;
+        if (failures === 1) this.#warn(error, "claiming sessions failed, trying again");
+        await this.#freed.wait(backoffMs(failures, RETRY, this.#deps.rng), signal);
+        continue;
+      }
+      if (leases.length === 0) await this.#deps.backend.waitForWork(timings.pollMs, signal);
+      yield* this.#handOut(leases, signal);
+    }
+  }
+
+  workers(): Promise<{ id: string; seenAt: number }[]> {
+    return this.#deps.backend.workers();
+  }
+
+  quarantined(): number {
+    return this.#quarantined;
+  }
+
+  /** Stops renewing; leases still held run out by themselves. */
+  close(): Promise<void> {
+    this.#cancelRenewal?.();
+    this.#cancelRenewal = undefined;
+    this.#held.clear();
+    return Promise.resolve();
+  }
+
+  /** What the caller never took, because it stopped, goes to another worker at once. */
+  async *#handOut(leases: BackedLease[], signal: AbortSignal): AsyncGenerator<BackedLease> {
+    let taken = 0;
+    try {
+      for (const lease of leases) {
+        if (signal.aborted) return;
+        taken += 1;
+        yield lease;
+      }
+    } finally {
+      const handBack = leases.slice(taken).map((lease) => lease.release({ kind: "requeue" }));
+      await Promise.allSettled(handBack);
+    }
+  }
+
+  async #claimUpTo(max: number): Promise<BackedLease[]> {
+    // After a stall of this process its own leases look expired; it must not take them from itself.
+    if (this.#deps.clock.monotonic() - this.#renewedAt > this.#deps.timings.ttlMs / 2) {
+      await this.#renewAll();
+    }
+    const batch = await this.#deps.backend.claim({
+      worker: this.#deps.worker,
+      nonce: nonceFrom(this.#deps.rng),
+      ttlMs: this.#deps.timings.ttlMs,
+      max,
+    });
+    const leases = batch.leases.map(({ ref, ...claimed }) => {
+      const lease = new BackedLease(ref, claimed, {
+        backend: this.#deps.backend,
+        clock: this.#deps.clock,
+        metrics: this.#deps.metrics,
+        onOver: (over) => this.#drop(over),
+      });
+      this.#held.get(memberOf(ref))?.lose("it ran out and was claimed again");
+      if (this.#held.size === 0) this.#renewedAt = this.#deps.clock.monotonic();
+      this.#held.set(memberOf(ref), lease);
+      return lease;
+    });
+    if (leases.length > 0) this.#scheduleRenewal();
+    await this.#reportQuarantined(batch);
+    return leases;
+  }
+
+  #drop(lease: BackedLease): void {
+    if (this.#held.get(memberOf(lease.ref)) === lease) this.#held.delete(memberOf(lease.ref));
+    this.#freed.ring();
+  }
+
+  #scheduleRenewal(): void {
+    if (this.#cancelRenewal !== undefined) return;
+    this.#cancelRenewal = this.#deps.clock.timer(this.#deps.timings.renewMs, () => {
+      this.#cancelRenewal = undefined;
+      void this.#renewAll()
+        .catch((error: unknown) => this.#warn(error, "renewing leases failed"))
+        .finally(() => {
+          if (this.#held.size > 0) this.#scheduleRenewal();
+        });
+    });
+  }
+
+  async #renewAll(): Promise<void> {
+    const leases = [...this.#held.values()];
+    if (leases.length === 0) return;
+    const seqs = await this.#deps.backend.renew(leases, this.#deps.timings.ttlMs);
+    this.#renewedAt = this.#deps.clock.monotonic();
+    for (const [i, lease] of leases.entries()) {
+      const seq = seqs[i] ?? null;
+      if (seq !== null) lease.noticeTail(seq);
+      else if (this.#held.get(memberOf(lease.ref)) === lease && !lease.ending) {
+        lease.lose("another worker has claimed the session");
+      }
+    }
+  }
+
+  /** Whoever quarantines says so in the log; the key makes a second attempt harmless. */
+  async #reportQuarantined(batch: ClaimBatch): Promise<void> {
+    for (const { ref, epoch } of batch.quarantined) {
+      this.#quarantined += 1;
+      this.#deps.logger.error({ sessionId: ref.id, epoch }, "session quarantined");
+      const data: SessionEventData<"session.error"> = {
+        type: "quarantined_error",
+        message:
+          "the session ended its worker five times in a row and is set aside; suspend and resume it to try again",
+        retry_status: "terminal",
+      };
+      const event = { id: this.#deps.rng.id("sevt"), type: "session.error", data };
+      const op = { key: `quarantine:${epoch}`, wake: false, events: [event] };
+      await this.#deps.backend
+        .append(ref, op, "applied")
+        .catch((error: unknown) => this.#warn(error, "recording a quarantine failed"));
+    }
+  }
+
+  async #beat(): Promise<void> {
+    const now = this.#deps.clock.monotonic();
+    if (now - this.#beatAt < HEARTBEAT_MS) return;
+    this.#beatAt = now;
+    await this.#deps.backend.heartbeat(this.#deps.worker);
+  }
+
+  #warn(error: unknown, message: string): void {
+    this.#deps.logger.warn({ worker: this.#deps.worker, err: describeError(error) }, message);
+  }
+}
+
+function memberOf(ref: SessionRef): string {
+  return `${ref.tenant}:${ref.id}`;
+}
+
+/** The id's random tail: unique per claim call. */
+function nonceFrom(rng: { id(prefix: string): string }): string {
+  return rng.id("n").slice(2).replaceAll("-", "");
+}
