@@ -1,0 +1,201 @@
+import type { KubeClient } from "../../kube/client.ts";
+import {
+  type Controller,
+  type PassContext,
+  type Watch,
+  watchMapped,
+  watchObjects,
+} from "../../kube/controller.ts";
+import { isKubeError } from "../../kube/errors.ts";
+import { isBeingDeleted, objectKey, refOf } from "../../kube/objects.ts";
+import { type Outcome, settled, settledFor, stalled, waiting } from "../../kube/outcome.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import { AppError, codeOf, describeError } from "../../runtime/errors.ts";
+import type { Rng } from "../../runtime/rng.ts";
+import type { OperatorLog, SessionRef, SessionState } from "../../sessions/session-log.ts";
+import { condition, inProgress, notWithoutHelp } from "../conditions.ts";
+import { type AgentSession, agentSessions } from "../kinds.ts";
+import type { ChangeFeed } from "./change-feed.ts";
+import type { SessionDeletion } from "./deletion.ts";
+import { expiryOf, nextLook, type Observed, planRequests, planStatus, SETTLE_MS } from "./plan.ts";
+import { type ReferencesDeps, readyHarnesses } from "./references.ts";
+import { referencesNotChecked } from "./resolve.ts";
+import { type Pinned, pinnedOf, type SessionMemory } from "./session-memory.ts";
+import { sessionRefOf } from "./session-ref.ts";
+import type { SessionStart } from "./session-start.ts";
+import type { StatusWriter } from "./status-writer.ts";
+
+export interface AgentSessionControllerDeps extends ReferencesDeps {
+  client: Pick<KubeClient, "get" | "delete">;
+  log: Pick<OperatorLog, "emitEvents" | "statusOf" | "snapshotOf">;
+  changes: ChangeFeed;
+  start: SessionStart;
+  deletion: SessionDeletion;
+  status: StatusWriter;
+  memory: SessionMemory;
+  clock: Pick<Clock, "now">;
+  rng: Rng;
+}
+
+const STORE_DOWN_RETRY_MS = 5_000;
+
+/**
+ * AgentSession: references → frozen snapshot → log, once; then `operatingMode`, status at
+ * transitions, deadline and TTL (design: architecture §4, operations §2). `spec` is never written.
+ */
+export class AgentSessionController implements Controller {
+  readonly name = "agent-session";
+  readonly concurrency = 16;
+  readonly watches: readonly Watch[];
+  readonly #deps: AgentSessionControllerDeps;
+
+  constructor(deps: AgentSessionControllerDeps) {
+    this.#deps = deps;
+    const { sessions } = deps;
+    const waitingFor = (index: string, value: string) =>
+      sessions.byIndex(index, value).filter(isUndecided).map(objectKey);
+    this.watches = [
+      watchObjects(sessions),
+      watchMapped(deps.agents, (_agent, key) => waitingFor("agent", key)),
+      watchMapped(deps.templates, (_template, key) => waitingFor("template", key)),
+      watchMapped(deps.vaults, (_vault, key) => waitingFor("vault", key)),
+      watchMapped(deps.pools, (_pool, key) => waitingFor("pool", refOf(key).name)),
+      deps.changes.watch,
+    ];
+  }
+
+  async reconcile(key: string, context: PassContext): Promise<Outcome> {
+    const session = this.#deps.sessions.get(key);
+    if (session === undefined) {
+      this.#deps.memory.forget(key);
+      return settled;
+    }
+    if (isBeingDeleted(session)) return this.#deps.deletion.advance(session, context.signal);
+    try {
+      return await this.#advance(session, context);
+    } catch (error) {
+      if (!isStoreDown(error)) throw error;
+      return this.#storeDown(session, error);
+    }
+  }
+
+  async #advance(session: AgentSession, context: PassContext): Promise<Outcome> {
+    const { log, start } = this.#deps;
+    const pinned = sessionRefOf(session);
+    const found = pinned === undefined ? null : (await log.statusOf([pinned]))[0];
+    if (pinned !== undefined && found) return this.#follow(session, pinned, found);
+    if (session.status?.sessionId !== undefined) return this.#lost(session);
+    if (expiryOf(session) <= this.#deps.clock.now()) return this.#expire(session);
+    const begun = await start.begin(session, context);
+    if ("kind" in begun) return begun;
+    const made = (await log.statusOf([begun]))[0];
+    return made ? this.#follow(session, begun, made) : waiting("Progressing", 1_000);
+  }
+
+  /** There is a log: make it go as asked, and write down how it is. */
+  async #follow(session: AgentSession, ref: SessionRef, found: SessionState): Promise<Outcome> {
+    const { log, clock, changes, rng, status } = this.#deps;
+    let state = found;
+    const pinned = await this.#pinnedOf(session, ref);
+    for (const request of planRequests(this.#observe(session, pinned, state))) {
+      const event = { id: rng.id("sevt"), type: request.type, data: request.data };
+      await log.emitEvents(ref, [event], { idempotencyKey: request.idempotencyKey });
+      state = (await log.statusOf([ref]))[0] ?? state;
+    }
+    const observed = this.#observe(session, pinned, state);
+    const change = changes.openChange(ref.id);
+    const plan = planStatus(observed);
+    if (plan.kind === "write") await status.write(session, plan.status, plan.wanted);
+    if (plan.kind !== "later" && change !== undefined && change.seq <= state.seq) {
+      await changes.written(change);
+    }
+    if (plan.kind === "unchanged" && expiryOf(session) <= observed.now) {
+      return this.#expire(session);
+    }
+    const next = nextLook(observed, plan);
+    return next === undefined ? settled : settledFor(next - clock.now());
+  }
+
+  #observe(session: AgentSession, pinned: Pinned, log: SessionState): Observed {
+    const { changes, clock, memory } = this.#deps;
+    const change = changes.openChange(pinned.sessionId);
+    const describesNow = change?.status === log.status && change.why === log.why;
+    const { createdAt, lastWriteAt } = memory.of(session);
+    return {
+      session,
+      now: clock.now(),
+      sessionId: pinned.sessionId,
+      log,
+      since: describesNow ? change.ts : log.lts,
+      createdAt,
+      lastWriteAt,
+      resolved: pinned.resolved,
+      references: pinned.references,
+      asksForApproval: pinned.asksForApproval,
+      readyHarnesses: readyHarnesses(this.#deps, pinned.pool),
+    };
+  }
+
+  async #pinnedOf(session: AgentSession, ref: SessionRef): Promise<Pinned> {
+    const remembered = this.#deps.memory.of(session);
+    if (remembered.pinned?.sessionId === ref.id) return remembered.pinned;
+    const snapshot = await this.#deps.log.snapshotOf(ref);
+    if (snapshot === null) {
+      throw new AppError("INTERNAL", `session ${ref.id} has a log and no snapshot`);
+    }
+    remembered.pinned = pinnedOf(snapshot);
+    return remembered.pinned;
+  }
+
+  /** TTL: the object goes, and by its finalizer its pods and its log. */
+  async #expire(session: AgentSession): Promise<Outcome> {
+    const { uid, resourceVersion } = session.metadata;
+    await this.#deps.client.delete(agentSessions, session.metadata, {
+      ...(uid === undefined ? {} : { uid }),
+      ...(resourceVersion === undefined ? {} : { resourceVersion }),
+      propagation: "Background",
+    });
+    return settled;
+  }
+
+  /** The store lost it: making a new log in silence would repeat the work. */
+  async #lost(session: AgentSession): Promise<Outcome> {
+    const id = session.status?.sessionId ?? "";
+    const message = `the log of session ${id} is not in Redis any more: restore it from a backup, or delete this AgentSession and create it again`;
+    await this.#deps.status.writeWithoutLog(session, {
+      state: "Failed",
+      conditions: notWithoutHelp("Failed", message),
+      final: true,
+    });
+    return stalled("Failed", message);
+  }
+
+  async #storeDown(session: AgentSession, error: unknown): Promise<Outcome> {
+    const message = `the session store cannot be used: ${describeError(error)}; the session goes on when it can`;
+    const age = this.#deps.clock.now() - Date.parse(session.metadata.creationTimestamp ?? "");
+    const unseen = (session.status?.observedGeneration ?? -1) < 0;
+    if (unseen && age >= SETTLE_MS) {
+      await this.#deps.status.writeWithoutLog(session, {
+        state: "Pending",
+        conditions: [
+          ...inProgress("RedisUnreachable", message),
+          condition("Completed", "False", "Progressing"),
+          ...referencesNotChecked(),
+        ],
+        final: false,
+      });
+    }
+    return waiting("RedisUnreachable", STORE_DOWN_RETRY_MS, message);
+  }
+}
+
+/** A change of what it refers to may matter: no log yet, or no worker yet. */
+function isUndecided({ status }: AgentSession): boolean {
+  return status?.sessionId === undefined || status.state === "Pending";
+}
+
+function isStoreDown(error: unknown): boolean {
+  if (isKubeError(error)) return false;
+  const code = codeOf(error) ?? "";
+  return code.startsWith("REDIS_") || code === "UNAVAILABLE" || code === "TIMEOUT";
+}

@@ -1,0 +1,194 @@
+import { isDeepStrictEqual } from "node:util";
+import type { AgentSessionStatus } from "../../api/agent-session.ts";
+import { uidOf } from "../../kube/objects.ts";
+import { mergeConditions, rfc3339 } from "../../kube/status.ts";
+import type { SessionEventData } from "../../protocol/session-event.ts";
+import type { SessionState } from "../../sessions/session-log.ts";
+import { notWithoutHelp, type Wanted } from "../conditions.ts";
+import type { AgentSession } from "../kinds.ts";
+import type { ResolvedNames } from "./resolve.ts";
+import { statusFor, type WantedStatus } from "./status-of.ts";
+
+/**
+ * What one pass over a session with a log has to do. Pure: nearly all tests of this controller are
+ * tables over these functions. Times are epoch ms.
+ */
+
+/** A state that lasted less is not written (design: operations §1.1, write budget). */
+export const SETTLE_MS = 5_000;
+/** Between two status writes of one session, unless the second says Completed, Stalled or as asked. */
+export const WRITE_GAP_MS = 30_000;
+/** A session that no worker takes up for this long needs a person: the pool has none. */
+export const NO_HARNESS_MS = 120_000;
+
+export interface Observed {
+  session: AgentSession;
+  now: number;
+  sessionId: string;
+  log: SessionState;
+  /** When the log came into this state. */
+  since: number;
+  /** When the log was made; undefined when another process made it. */
+  createdAt?: number | undefined;
+  /** When this process last wrote the session's status. */
+  lastWriteAt?: number | undefined;
+  resolved: ResolvedNames;
+  references: Wanted[];
+  asksForApproval: boolean;
+  /** Ready workers of the pool. */
+  readyHarnesses: number;
+}
+
+export interface ControlRequest {
+  type: "session.suspend_requested" | "session.resume_requested" | "session.stop_requested";
+  data: Record<string, never> | SessionEventData<"session.stop_requested">;
+  /** The same for the same intent, so that a repeated pass appends nothing. */
+  idempotencyKey: string;
+}
+
+/** What to append to the log so that the session comes to be as `spec` asks. */
+export function planRequests({ session, log, now }: Observed): ControlRequest[] {
+  if (log.status === "terminated") return [];
+  const uid = uidOf(session);
+  const { generation = 0 } = session.metadata;
+  const mode = session.spec.operatingMode;
+  const request = (
+    type: ControlRequest["type"],
+    data: ControlRequest["data"] = {},
+    key = `${uid}:${mode}:${generation}`,
+  ): ControlRequest => ({ type, data, idempotencyKey: key });
+
+  if (mode === "Stopped") return [request("session.stop_requested", { reason: "stop" })];
+  if (deadlineOf(session) <= now && !isFinished(log)) {
+    return [request("session.stop_requested", { reason: "deadline" }, `${uid}:deadline`)];
+  }
+  if (mode === "Suspended") {
+    const done = log.status === "suspended" || log.status === "quarantined";
+    return done ? [] : [request("session.suspend_requested")];
+  }
+  // A quarantined session is lifted by the way from Suspended to Running, never by being Running.
+  const wasSuspended = session.status?.state === "Suspended";
+  const resume = log.status === "suspended" || (log.status === "quarantined" && wasSuspended);
+  return resume ? [request("session.resume_requested")] : [];
+}
+
+/** Epoch ms at which `activeDeadlineSeconds` have passed; infinite when there is none. */
+export function deadlineOf(session: AgentSession): number {
+  const seconds = session.spec.activeDeadlineSeconds;
+  const created = Date.parse(session.metadata.creationTimestamp ?? "");
+  return seconds === undefined ? Number.POSITIVE_INFINITY : created + seconds * 1000;
+}
+
+/** Its work is done: the deadline is for work that goes on. */
+function isFinished(log: SessionState): boolean {
+  return log.status === "idle" && (log.why === "end_turn" || log.why === "interrupted");
+}
+
+export type StatusPlan =
+  | { kind: "unchanged" }
+  | { kind: "write"; status: AgentSessionStatus; wanted: WantedStatus }
+  /** Different, but not to be written before this time. */
+  | { kind: "later"; at: number };
+
+export function planStatus(observed: Observed): StatusPlan {
+  const { session, now } = observed;
+  const wanted = wantedStatus(observed);
+  const status = buildStatus(observed, wanted);
+  if (isDeepStrictEqual(withoutUndefined(session.status ?? {}), withoutUndefined(status))) {
+    return { kind: "unchanged" };
+  }
+  const written = session.status?.observedGeneration ?? -1;
+  const specChanged = written >= 0 && written !== session.metadata.generation;
+  if (wanted.final || specChanged) return { kind: "write", status, wanted };
+  const gap = observed.lastWriteAt === undefined ? 0 : observed.lastWriteAt + WRITE_GAP_MS;
+  const at = Math.max(observed.since + SETTLE_MS, gap);
+  return at <= now ? { kind: "write", status, wanted } : { kind: "later", at };
+}
+
+function wantedStatus(observed: Observed): WantedStatus {
+  const { session, log, now, since } = observed;
+  const wanted = statusFor({
+    log,
+    mode: session.spec.operatingMode,
+    asksForApproval: observed.asksForApproval,
+    wasCompleted: isCompleted(session),
+  });
+  const waits = wanted.state === "Pending" && !log.leased;
+  if (!waits || observed.readyHarnesses > 0 || now - since < NO_HARNESS_MS) return wanted;
+  const pool = observed.resolved.pool;
+  const message = `no worker of harness pool "${pool}" is ready; look at its pods, or scale it with kubectl scale harnesspool ${pool}`;
+  return {
+    ...wanted,
+    conditions: [
+      ...notWithoutHelp("NoHarness", message),
+      ...wanted.conditions.filter(({ type }) => type === "Completed"),
+    ],
+    final: true,
+  };
+}
+
+function buildStatus(observed: Observed, wanted: WantedStatus): AgentSessionStatus {
+  const { session, sessionId, resolved, since, now } = observed;
+  const previous = session.status;
+  const completed = wanted.conditions.some(
+    ({ type, status }) => type === "Completed" && status === "True",
+  );
+  const completionTime =
+    completed && !isCompleted(session) ? rfc3339(since) : previous?.completionTime;
+  return {
+    observedGeneration: session.metadata.generation,
+    state: wanted.state,
+    sessionId,
+    resolved,
+    startTime: previous?.startTime ?? rfc3339(observed.createdAt ?? since),
+    completionTime,
+    conditions: mergedConditions(session, [...wanted.conditions, ...observed.references], now),
+  };
+}
+
+/** Our conditions with times and generation, in the shape the CRD stores. */
+export function mergedConditions(
+  session: AgentSession,
+  wanted: Wanted[],
+  nowMs: number,
+): NonNullable<AgentSessionStatus["conditions"]> {
+  const { generation = 0 } = session.metadata;
+  return mergeConditions(session.status?.conditions, wanted, { generation, nowMs }).map(
+    (condition) => ({ ...condition, observedGeneration: condition.observedGeneration ?? 0 }),
+  );
+}
+
+export function isCompleted(session: AgentSession): boolean {
+  return (
+    session.status?.conditions?.some(
+      ({ type, status }) => type === "Completed" && status === "True",
+    ) ?? false
+  );
+}
+
+/** Epoch ms at which the object is to be deleted; infinite when never. */
+export function expiryOf(session: AgentSession): number {
+  const seconds = session.spec.ttlSecondsAfterFinished;
+  const completed = Date.parse(session.status?.completionTime ?? "");
+  if (seconds === undefined || Number.isNaN(completed) || !isCompleted(session)) {
+    return Number.POSITIVE_INFINITY;
+  }
+  return completed + seconds * 1000;
+}
+
+/** The earliest time at which a pass may find something else to do; undefined when only a change can. */
+export function nextLook(observed: Observed, status: StatusPlan): number | undefined {
+  const times = [expiryOf(observed.session)];
+  if (observed.log.status !== "terminated" && !isFinished(observed.log)) {
+    times.push(deadlineOf(observed.session));
+  }
+  if (status.kind === "later") times.push(status.at);
+  const pending = observed.log.status === "created" || observed.log.status === "idle";
+  if (pending && observed.readyHarnesses === 0) times.push(observed.since + NO_HARNESS_MS);
+  const next = Math.min(...times.filter((time) => time > observed.now));
+  return Number.isFinite(next) ? next : undefined;
+}
+
+function withoutUndefined(value: object): object {
+  return Object.fromEntries(Object.entries(value).filter(([, member]) => member !== undefined));
+}
