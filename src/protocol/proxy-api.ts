@@ -33,3 +33,6 @@ export type TokensResponse = z.output<typeof tokensResponse>;
  * `GET /v1/keys` → the public keys (JWKS), no token.
  */
 export const ISSUER_AUDIENCE = "drover-issuer";
+
+/** Name in the issuer's self-signed certificate; clients ask for it whatever address they dial. */
+export const ISSUER_TLS_NAME = "drover-issuer";

@@ -16,8 +16,6 @@ export interface DialOptions {
   listed: ReadonlySet<string>;
   /** Replaces the system's resolver; must answer every address of the host. */
   resolve?: Resolve;
-  /** Additional trusted certificate authorities in PEM. */
-  ca?: string;
 }
 
 export type Resolve = (
@@ -32,7 +30,6 @@ export function createGuardedAgent(options: DialOptions): Agent {
       allowH2: false,
       timeout: TIMEOUTS.connectMs,
       rejectUnauthorized: true,
-      ...(options.ca === undefined ? {} : { ca: options.ca }),
       lookup: guardedLookup(resolve, isListed),
     });
   const connectListed = connectTo(true);

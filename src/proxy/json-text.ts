@@ -27,10 +27,6 @@ export function parseJsonText(text: string, maxDepth: number): unknown {
   }
 }
 
-export function writeJsonText(value: unknown): string {
-  return JSON.stringify(value);
-}
-
 function keepNumberText(_key: string, value: unknown, context: { source?: string }): unknown {
   if (typeof value !== "number" || context.source === undefined) return value;
   return String(value) === context.source ? value : JSON.rawJSON(context.source);

@@ -1,0 +1,119 @@
+import { once } from "node:events";
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http";
+import { AppError } from "../runtime/errors.ts";
+
+/**
+ * One request of the harness and its answer, over node:http: bodies are counted while they arrive,
+ * writes wait for the reader, and `signal` aborts when the harness goes away.
+ */
+export class Exchange {
+  readonly method: string;
+  readonly path: string;
+  readonly query: string;
+  readonly headers: IncomingHttpHeaders;
+  readonly signal: AbortSignal;
+  readonly #request: IncomingMessage;
+  readonly #response: ServerResponse;
+
+  constructor(request: IncomingMessage, response: ServerResponse) {
+    const [path = "", ...query] = (request.url ?? "").split("?");
+    this.method = request.method ?? "";
+    this.path = path;
+    this.query = query.join("?");
+    this.headers = request.headers;
+    this.#request = request;
+    this.#response = response;
+    const gone = new AbortController();
+    this.signal = gone.signal;
+    response.once("close", () => {
+      if (!response.writableFinished) gone.abort();
+    });
+  }
+
+  get answered(): boolean {
+    return this.#response.headersSent;
+  }
+
+  /** A header that came exactly once. */
+  header(name: string): string | undefined {
+    const value = this.headers[name];
+    return typeof value === "string" ? value : undefined;
+  }
+
+  /** The body's length if the harness said it; throws INPUT_TOO_LARGE when that is past `limit`. */
+  declaredLength(limit: number): number | undefined {
+    const text = this.header("content-length");
+    if (text === undefined) return undefined;
+    const length = Number(text);
+    if (length > limit) throw tooLarge(limit);
+    return length;
+  }
+
+  /** The body piece by piece; throws INPUT_TOO_LARGE as soon as it is longer than `limit`. */
+  async *body(limit: number): AsyncGenerator<Buffer> {
+    let size = 0;
+    for await (const chunk of this.#request) {
+      const bytes = Buffer.from(chunk);
+      size += bytes.length;
+      if (size > limit) throw tooLarge(limit);
+      yield bytes;
+    }
+  }
+
+  async text(limit: number): Promise<string> {
+    this.declaredLength(limit);
+    const chunks: Buffer[] = [];
+    for await (const chunk of this.body(limit)) chunks.push(chunk);
+    return Buffer.concat(chunks).toString("utf8");
+  }
+
+  /** A whole JSON answer. Closes the connection when the request was not read to its end. */
+  sendJson(status: number, body: unknown, headers: Record<string, string> = {}): void {
+    this.sendText(status, JSON.stringify(body), "application/json", headers);
+  }
+
+  sendText(
+    status: number,
+    text: string,
+    contentType: string,
+    headers: Record<string, string> = {},
+  ): void {
+    this.#response.writeHead(status, {
+      ...headers,
+      ...(text === "" ? {} : { "content-type": contentType }),
+      "content-length": Buffer.byteLength(text),
+      ...(this.#request.readableEnded ? {} : { connection: "close" }),
+    });
+    this.#response.end(text);
+  }
+
+  /** Sends status and headers at once, so that a stream is seen to begin. */
+  start(status: number, headers: Record<string, string>): void {
+    this.#response.writeHead(status, headers);
+    this.#response.flushHeaders();
+  }
+
+  /** Resolves when more may be written; rejects with an AbortError when the harness is gone. */
+  async write(chunk: string | Uint8Array): Promise<void> {
+    if (chunk.length === 0) return;
+    this.signal.throwIfAborted();
+    if (!this.#response.write(chunk)) {
+      await once(this.#response, "drain", { signal: this.signal });
+    }
+  }
+
+  end(): void {
+    this.#response.end();
+  }
+
+  /** Breaks the connection off, so that a half answer is not taken for a whole one. */
+  breakOff(): void {
+    this.#response.destroy();
+  }
+}
+
+function tooLarge(limit: number): AppError {
+  return new AppError("INPUT_TOO_LARGE", `the request is larger than ${limit} bytes`, {
+    details: { limit },
+  });
+}

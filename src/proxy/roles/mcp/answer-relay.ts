@@ -1,0 +1,85 @@
+import type { SessionSnapshot } from "../../../protocol/snapshot.ts";
+import { AppError } from "../../../runtime/errors.ts";
+import { parseJsonText } from "../../json-text.ts";
+import { MAX_JSON_DEPTH } from "../../limits.ts";
+import type { Redactor } from "../../redaction.ts";
+import { type Message, RPC_METHOD_NOT_FOUND, readMessage, rpcError } from "./messages.ts";
+import { filterTools, isPassedServerRequest, isRecord } from "./policy.ts";
+
+export interface AnswerRelayDeps {
+  what: string;
+  server: string;
+  tools: SessionSnapshot["agent"]["tools"];
+  redactor: Redactor;
+  /** The request that is being answered; undefined on a listening stream. */
+  request: Extract<Message, { kind: "request" }> | undefined;
+  /** Sends the server the refusal of a request it made. */
+  refuse: (answer: unknown) => void;
+}
+
+/**
+ * Reads each message of a server and says what the harness gets of it: the one answer to its own
+ * request (tools it may not use left out), notifications, and pings; never a second answer, another
+ * request's answer, or a request to sample, list roots or ask the user.
+ */
+export class AnswerRelay {
+  readonly #deps: AnswerRelayDeps;
+  #answered = false;
+
+  constructor(deps: AnswerRelayDeps) {
+    this.#deps = deps;
+  }
+
+  /** The body of a JSON answer; it must be the answer to the request. Throws UPSTREAM_REFUSED. */
+  json(text: string): string {
+    const { value, message } = this.#read(text);
+    if (message.kind !== "response" || message.id !== this.#deps.request?.id) {
+      throw this.#odd("something else than the answer to the request");
+    }
+    return this.#answer(value);
+  }
+
+  /** The data of an event as it is passed on; undefined to drop it. Throws UPSTREAM_REFUSED. */
+  event(text: string): string | undefined {
+    const { value, message } = this.#read(text);
+    switch (message.kind) {
+      case "notification":
+        return this.#clean(value);
+      case "request":
+        if (isPassedServerRequest(message.method)) return this.#clean(value);
+        this.#deps.refuse(
+          rpcError(message.id, RPC_METHOD_NOT_FOUND, "the proxy takes no such request"),
+        );
+        return undefined;
+      case "response":
+        if (this.#answered || message.id !== this.#deps.request?.id) return undefined;
+        this.#answered = true;
+        return this.#answer(value);
+    }
+  }
+
+  #read(text: string): { value: unknown; message: Message } {
+    try {
+      const value = parseJsonText(text, MAX_JSON_DEPTH);
+      return { value, message: readMessage(value) };
+    } catch {
+      throw this.#odd("something that is not one JSON-RPC message");
+    }
+  }
+
+  #answer(value: unknown): string {
+    const { request, tools, server } = this.#deps;
+    const listed = request?.method === "tools/list" && isRecord(value) && "result" in value;
+    return this.#clean(
+      listed ? { ...value, result: filterTools(value["result"], tools, server) } : value,
+    );
+  }
+
+  #clean(value: unknown): string {
+    return JSON.stringify(this.#deps.redactor.json(value));
+  }
+
+  #odd(how: string): AppError {
+    return new AppError("UPSTREAM_REFUSED", `${this.#deps.what} answered with ${how}`);
+  }
+}

@@ -1,0 +1,86 @@
+import { Readable } from "node:stream";
+import { type Dispatcher, request } from "undici";
+import type { Exchange } from "../../exchange.ts";
+import { SIZES, TIMEOUTS } from "../../limits.ts";
+import type { Outcome } from "../../metrics.ts";
+import type { ModelKey } from "../../model-key.ts";
+import { Redactor } from "../../redaction.ts";
+import { checkAnswer, oneHeader, upstreamError } from "../../upstream-errors.ts";
+import { buildModelHeaders, checkModelQuery, isPassedModelHeader } from "./policy.ts";
+
+const WHAT = "the model endpoint";
+
+export interface ModelRoleDeps {
+  baseUrl: string;
+  agent: Dispatcher;
+  key: ModelKey;
+  onRedaction: () => void;
+}
+
+/**
+ * Passes a request to the model endpoint and adds the key. Neither body is kept: both stream through
+ * at the pace of their reader, and the endpoint is left as soon as the harness is gone.
+ */
+export class ModelRole {
+  readonly #deps: ModelRoleDeps;
+
+  constructor(deps: ModelRoleDeps) {
+    this.#deps = deps;
+  }
+
+  async serve(exchange: Exchange, route: string): Promise<Outcome> {
+    const query = checkModelQuery(exchange.query);
+    const headers = buildModelHeaders({
+      contentType: exchange.header("content-type"),
+      version: exchange.header("anthropic-version"),
+      beta: exchange.header("anthropic-beta"),
+      accept: exchange.header("accept"),
+    });
+    const length = exchange.declaredLength(SIZES.modelRequest);
+    if (length !== undefined) headers["content-length"] = String(length);
+    const { key, known } = await this.#deps.key.read();
+    if (key !== undefined) headers["x-api-key"] = key.reveal();
+    const redactor = new Redactor(known, this.#deps.onRedaction);
+    const answer = await this.#ask(exchange, `${route}${query}`, headers);
+    exchange.start(answer.statusCode, passedHeaders(answer.headers, redactor));
+    const stream = redactor.stream();
+    for await (const chunk of answer.body) await exchange.write(stream.push(chunk));
+    await exchange.write(stream.end());
+    exchange.end();
+    return answer.statusCode < 400 ? "ok" : "upstream_error";
+  }
+
+  async #ask(exchange: Exchange, path: string, headers: Record<string, string>) {
+    try {
+      const answer = await request(`${this.#deps.baseUrl.replace(/\/$/, "")}${path}`, {
+        method: "POST",
+        dispatcher: this.#deps.agent,
+        headers,
+        body: Readable.from(exchange.body(SIZES.modelRequest), { objectMode: false }),
+        signal: exchange.signal,
+        headersTimeout: TIMEOUTS.modelHeadersMs,
+      });
+      try {
+        checkAnswer(WHAT, answer);
+      } catch (error) {
+        answer.body.destroy();
+        throw error;
+      }
+      return answer;
+    } catch (error) {
+      throw upstreamError(WHAT, error);
+    }
+  }
+}
+
+function passedHeaders(
+  headers: Record<string, string | string[] | undefined>,
+  redactor: Redactor,
+): Record<string, string> {
+  const passed: Record<string, string> = {};
+  for (const name of Object.keys(headers).filter(isPassedModelHeader)) {
+    const value = oneHeader(headers, name);
+    if (value !== undefined) passed[name] = redactor.text(value);
+  }
+  return passed;
+}

@@ -1,0 +1,257 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import type { CredentialSource } from "../credentials/credential-source.ts";
+import { tokensRequest } from "../protocol/proxy-api.ts";
+import type { LeaseReader, SnapshotReader } from "../protocol/session-ports.ts";
+import type { Clock } from "../runtime/clock.ts";
+import { AppError, codeOf, describeError, isAbort } from "../runtime/errors.ts";
+import { errorResponse } from "../runtime/http.ts";
+import type { Logger } from "../runtime/logger.ts";
+import { authority, createGuardedAgent } from "./dial.ts";
+import { Exchange } from "./exchange.ts";
+import { IssuedTokens } from "./issued-tokens.ts";
+import type { IssuerPort } from "./issuer-client.ts";
+import { parseJsonText } from "./json-text.ts";
+import { InFlight, MAX_HEADERS, MAX_JSON_DEPTH, SIZES, TIMEOUTS } from "./limits.ts";
+import { DESTINATIONS, type Outcome, outcomeOf, type ProxyMetrics, type Role } from "./metrics.ts";
+import { ModelKey } from "./model-key.ts";
+import { SealedIds } from "./roles/mcp/sealed-ids.ts";
+import { McpRole } from "./roles/mcp/upstream.ts";
+import { MODEL_ROUTES, modelErrorBody } from "./roles/model/policy.ts";
+import { ModelRole } from "./roles/model/upstream.ts";
+import { SessionCredentials } from "./session-credentials.ts";
+import { SessionSnapshots } from "./session-snapshots.ts";
+import { PublicKeys, SessionTokenCheck } from "./token.ts";
+
+export interface ProxyDeps {
+  issuer: IssuerPort;
+  leases: LeaseReader;
+  snapshots: SnapshotReader;
+  credentials: CredentialSource;
+  /** Label of `drover_credential_reads_total`. */
+  credentialSourceName: string;
+  /** UID of this harness pod: the worker id in its leases. */
+  podUid: string;
+  model: { baseUrl: string; apiKeyFile?: string | undefined };
+  /** `host:port` of MCP servers that may have private addresses and plain http. */
+  inClusterServers: readonly string[];
+  maxInFlight: number;
+  clock: Clock;
+  logger: Logger;
+  metrics: ProxyMetrics;
+}
+
+export interface ProxyServer {
+  /** Binds 127.0.0.1 only; port 0 picks a free one. Resolves to the port. */
+  listen(port: number): Promise<number>;
+  /** One sentence while it cannot check tokens, else undefined. */
+  readiness(): string | undefined;
+  /** Asks the issuer for its public keys; rejects with UNAVAILABLE when it does not answer. */
+  loadKeys(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** The sidecar: `/tokens`, `/model/…` and `/mcp/{server}` for the harness beside it. */
+export function createProxyServer(deps: ProxyDeps): ProxyServer {
+  const { clock, metrics } = deps;
+  const keys = new PublicKeys({ issuer: deps.issuer, clock });
+  const tokens = new SessionTokenCheck({
+    keys,
+    leases: deps.leases,
+    podUid: deps.podUid,
+    clock,
+  });
+  const modelAgent = createGuardedAgent({ listed: new Set([hostOf(deps.model.baseUrl)]) });
+  const mcpAgent = createGuardedAgent({ listed: new Set(deps.inClusterServers) });
+  const app = new ProxyApp({
+    deps,
+    tokens,
+    issued: new IssuedTokens({ issuer: deps.issuer, clock }),
+    inFlight: new InFlight(deps.maxInFlight),
+    model: new ModelRole({
+      baseUrl: deps.model.baseUrl,
+      agent: modelAgent,
+      key: new ModelKey({ path: deps.model.apiKeyFile, clock }),
+      onRedaction: () => metrics.redactions.inc({ role: "model" }),
+    }),
+    mcp: new McpRole({
+      tokens,
+      snapshots: new SessionSnapshots({ reader: deps.snapshots, clock }),
+      credentials: new SessionCredentials({
+        source: deps.credentials,
+        sourceName: deps.credentialSourceName,
+        clock,
+        metrics,
+      }),
+      agent: mcpAgent,
+      sealedIds: new SealedIds({ clock }),
+      logger: deps.logger,
+      onRedaction: () => metrics.redactions.inc({ role: "mcp" }),
+    }),
+  });
+  const server = createLoopbackServer((request, response) => app.handle(request, response));
+  return {
+    listen: async (port) => {
+      const bound = await listen(server, port);
+      app.authorities = new Set([`127.0.0.1:${bound}`, `localhost:${bound}`]);
+      return bound;
+    },
+    readiness: () => (keys.loaded ? undefined : "the issuer's public keys are not loaded"),
+    loadKeys: async () => await keys.load(),
+    close: async () => {
+      await new Promise<void>((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      });
+      await Promise.all([modelAgent.destroy(), mcpAgent.destroy()]);
+    },
+  };
+}
+
+interface ProxyAppParts {
+  deps: ProxyDeps;
+  tokens: SessionTokenCheck;
+  issued: IssuedTokens;
+  inFlight: InFlight;
+  model: ModelRole;
+  mcp: McpRole;
+}
+
+type Route = { role: "tokens" } | { role: "model"; path: string } | { role: "mcp"; server: string };
+
+class ProxyApp {
+  readonly #parts: ProxyAppParts;
+  /** What a `Host` header may say; empty until the port is known. */
+  authorities: ReadonlySet<string> = new Set();
+
+  constructor(parts: ProxyAppParts) {
+    this.#parts = parts;
+  }
+
+  async handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { clock, metrics } = this.#parts.deps;
+    const exchange = new Exchange(request, response);
+    const route = routeOf(exchange.method, exchange.path);
+    if (route === undefined) {
+      answerError(exchange, undefined, new AppError("NOT_FOUND", "there is no such route"));
+      return;
+    }
+    const started = clock.monotonic();
+    const { role } = route;
+    const outcome = await this.#serve(exchange, route);
+    metrics.requests.inc({ role, destination: DESTINATIONS[role], outcome });
+    metrics.duration.observe({ role }, (clock.monotonic() - started) / 1000);
+  }
+
+  async #serve(exchange: Exchange, route: Route): Promise<Outcome> {
+    try {
+      checkOrigin(exchange, this.authorities);
+      return await this.#dispatch(exchange, route);
+    } catch (error) {
+      const outcome = exchange.signal.aborted || isAbort(error) ? "aborted" : outcomeOf(error);
+      if (outcome !== "aborted") {
+        this.#parts.deps.logger.warn(
+          { role: route.role, outcome, code: codeOf(error), err: describeError(error) },
+          "request not served",
+        );
+        answerError(exchange, route.role, error);
+      }
+      return outcome;
+    }
+  }
+
+  async #dispatch(exchange: Exchange, route: Route): Promise<Outcome> {
+    const { tokens, issued, inFlight, model, mcp } = this.#parts;
+    if (route.role === "tokens") {
+      const body = parseJsonText(await exchange.text(SIZES.tokensRequest), MAX_JSON_DEPTH);
+      const parsed = tokensRequest.safeParse(body);
+      if (!parsed.success) throw new AppError("INPUT_INVALID", "not a request for tokens");
+      exchange.sendJson(200, await issued.get(parsed.data));
+      return "ok";
+    }
+    const claims = await tokens.verify(exchange.header("authorization"));
+    // A listening stream lasts as long as its session; it is bounded by one per server instead.
+    const leave = exchange.method === "GET" ? () => {} : inFlight.enter(claims.sub);
+    try {
+      if (route.role === "mcp") return await mcp.serve(exchange, claims, route.server);
+      await tokens.confirm(claims, false);
+      return await model.serve(exchange, route.path);
+    } finally {
+      leave();
+    }
+  }
+}
+
+/** Exact paths only: nothing is decoded or normalised on the way to a decision. */
+function routeOf(method: string, path: string): Route | undefined {
+  if (path === "/tokens") return method === "POST" ? { role: "tokens" } : undefined;
+  const modelPath = Object.hasOwn(MODEL_ROUTES, path) ? MODEL_ROUTES[path] : undefined;
+  if (modelPath !== undefined) {
+    return method === "POST" ? { role: "model", path: modelPath } : undefined;
+  }
+  const server = /^\/mcp\/([a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)$/.exec(path)?.[1];
+  return server === undefined ? undefined : { role: "mcp", server };
+}
+
+/** A browser that was lured to this port names another host or says where it comes from (CVE-2025-66414). */
+function checkOrigin(exchange: Exchange, authorities: ReadonlySet<string>): void {
+  if (!authorities.has(exchange.header("host") ?? "")) {
+    throw new AppError("FORBIDDEN", "the Host header must name the loopback address and port");
+  }
+  if (exchange.headers.origin !== undefined) {
+    throw new AppError("FORBIDDEN", "requests from web pages are not taken");
+  }
+}
+
+function answerError(exchange: Exchange, role: Role | undefined, error: unknown): void {
+  if (exchange.answered) {
+    exchange.breakOff();
+    return;
+  }
+  const { status, body } = errorResponse(error);
+  const { code, message } = body.error;
+  exchange.sendJson(status, role === "model" ? modelErrorBody(status, code, message) : body);
+}
+
+function createLoopbackServer(
+  handle: (request: IncomingMessage, response: ServerResponse) => Promise<void>,
+): Server {
+  const server = createServer(
+    {
+      requireHostHeader: true,
+      insecureHTTPParser: false,
+      maxHeaderSize: SIZES.headers,
+      requestTimeout: TIMEOUTS.requestMs,
+      headersTimeout: TIMEOUTS.headersMs,
+      // Idle connections outlive the client's pool time, so that a reused one is never just closed.
+      keepAliveTimeout: 75_000,
+    },
+    (request, response) => {
+      handle(request, response).catch(() => response.destroy());
+    },
+  );
+  server.maxHeadersCount = MAX_HEADERS;
+  return server;
+}
+
+async function listen(server: Server, port: number): Promise<number> {
+  return await new Promise((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(port, "127.0.0.1", () => {
+      server.off("error", reject);
+      resolve(boundPort(server.address()));
+    });
+  });
+}
+
+function boundPort(address: AddressInfo | string | null): number {
+  if (address === null || typeof address === "string") {
+    throw new AppError("INTERNAL", "the proxy's server has no port");
+  }
+  return address.port;
+}
+
+function hostOf(baseUrl: string): string {
+  const url = new URL(baseUrl);
+  return authority(url.protocol, url.hostname, url.port);
+}
