@@ -20,7 +20,7 @@ export const CONDITIONS = {
 } as const;
 export type ConditionType = keyof typeof CONDITIONS;
 
-/** Reasons of conditions. Reasons of a pod that cannot start are also the reasons of `sandbox.lost`. */
+/** Reasons of conditions, of the Events that go with them, and of `sandbox.lost` in the log. */
 export const REASONS = {
   // Going on, or as it should be.
   Available: "Everything asked for is there.",
@@ -66,6 +66,7 @@ export const REASONS = {
   PodDeleted: "Somebody or something deleted the pod.",
   NodeLost: "The node of the pod is gone or does not answer.",
   Unreachable: "The sandbox does not answer over the network.",
+  ProcessEnded: "The process of the sandbox ended (local mode has no pods).",
   // Redis.
   RedisUnreachable: "Redis does not answer.",
   RedisAuthFailed: "Redis refused the user or the password.",
@@ -85,6 +86,19 @@ const POD_REASONS = [
   "CrashLoop",
   "OutOfMemory",
 ] as const;
+/** Why a sandbox could not be made or went away; the model is told with its tool result. */
+export const LOSS_REASONS = [
+  ...POD_REASONS,
+  "SetupFailed",
+  "ExitedEarly",
+  "DeadlineExceeded",
+  "Evicted",
+  "PodDeleted",
+  "NodeLost",
+  "Unreachable",
+  "ProcessEnded",
+] as const satisfies readonly ConditionReason[];
+
 const REDIS_REASONS = [
   "RedisUnreachable",
   "RedisAuthFailed",

@@ -124,7 +124,7 @@ export const KINDS: readonly Kind[] = [
       labelSelectorPath: ".status.selector",
     },
     // Its Deployment and service account are named after it, and a label of every pod.
-    maxNameLength: 40,
+    maxNameLength: 32,
   },
   {
     kind: "CredentialVault",

@@ -4,6 +4,7 @@ import {
   conditionTypesOf,
   EVENT_REASONS,
   KIND_CONDITIONS,
+  LOSS_REASONS,
   REASONS,
 } from "../../api/conditions.ts";
 import { buildObjectSchema } from "../../api/crd.ts";
@@ -46,6 +47,7 @@ export function renderKindPage(kind: Kind): string {
     fieldTable(fieldsOf(status, "", [])),
     conditionSection(kind),
     eventSection(kind),
+    lossSection(kind),
     "## Columns of `kubectl get`",
     table(
       ["Column", "From", "Shown"],
@@ -167,6 +169,18 @@ function eventSection(kind: Kind): string | undefined {
     table(
       ["Reason", "Meaning"],
       Object.entries(EVENT_REASONS).map(([reason, meaning]) => [`\`${reason}\``, meaning]),
+    ),
+  ).trimEnd();
+}
+
+function lossSection(kind: Kind): string | undefined {
+  if (kind.kind !== "SandboxTemplate") return undefined;
+  return page(
+    "## Why a sandbox is lost",
+    "These reasons stand in the session's log as `sandbox.lost`, in the Event `SandboxLost`, and in the tool result the model reads. The session goes on: its next tool call gets a new sandbox.",
+    table(
+      ["Reason", "Meaning"],
+      LOSS_REASONS.map((reason) => [`\`${reason}\``, REASONS[reason]]),
     ),
   ).trimEnd();
 }

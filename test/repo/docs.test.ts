@@ -1,0 +1,95 @@
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { describe, expect, it } from "@jest/globals";
+import { ERROR_CODES } from "../../src/runtime/errors.ts";
+
+const skipped = new Set(["node_modules", "dist", ".git"]);
+
+function filesBelow(folder: string, accept: (name: string) => boolean): string[] {
+  if (!existsSync(folder)) return [];
+  return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
+    const path = join(folder, entry.name);
+    if (entry.isDirectory()) return skipped.has(entry.name) ? [] : filesBelow(path, accept);
+    return entry.isFile() && accept(entry.name) ? [path] : [];
+  });
+}
+
+/** Text outside fenced blocks, in which paths are those of an example. */
+function prose(markdown: string): string {
+  return markdown.replaceAll(/^(```|~~~)[^]*?^\1/gm, "");
+}
+
+/** Anchors of headings, as GitHub makes them. */
+function anchorsOf(markdown: string): string[] {
+  return [...prose(markdown).matchAll(/^#+ (.+)$/gm)].map((match) =>
+    (match[1] ?? "")
+      .toLowerCase()
+      .replaceAll(/[^\p{L}\p{N}\s_-]/gu, "")
+      .replaceAll(/\s/g, "-"),
+  );
+}
+
+function brokenLinks(file: string, markdown: string): string[] {
+  const targets = [...prose(markdown).matchAll(/\]\(([^)\s]+)\)/g)].map((match) => match[1] ?? "");
+  return targets
+    .filter((target) => !/^[a-z]+:/.test(target))
+    .filter((target) => {
+      const [path = "", anchor] = target.split("#");
+      const destination = path === "" ? file : join(dirname(file), path);
+      if (!existsSync(destination)) return true;
+      if (anchor === undefined || !destination.endsWith(".md")) return false;
+      const text = path === "" ? markdown : readFileSync(destination, "utf8");
+      return !anchorsOf(text).includes(anchor);
+    });
+}
+
+/** Paths of this repository in back-quotes; with `*`, `<` or `…` they are patterns and not checked. */
+function missingPaths(markdown: string): string[] {
+  const paths = prose(markdown).matchAll(
+    /`((?:src|test|docs|deploy|charts|crds|[.]ci)\/[\w./-]*)`/g,
+  );
+  return [...paths].map((match) => match[1] ?? "").filter((path) => !existsSync(path));
+}
+
+const documents = filesBelow(".", (name) => name.endsWith(".md"));
+const sources = ["src", "test", "charts", "deploy", ".ci"]
+  .flatMap((folder) => filesBelow(folder, () => true))
+  .concat(["Makefile", "package.json", "Dockerfile", "Dockerfile.sandbox"].filter(existsSync))
+  .map((path) => readFileSync(path, "utf8"))
+  .join("\n");
+
+describe("documents", () => {
+  it.each(documents)("%s links to what exists and names paths that exist", (file) => {
+    const markdown = readFileSync(file, "utf8");
+
+    expect(brokenLinks(file, markdown)).toEqual([]);
+    expect(missingPaths(markdown)).toEqual([]);
+  });
+
+  it.each(documents)("%s names variables that exist", (file) => {
+    const names = readFileSync(file, "utf8").match(/\bDROVER_[A-Z0-9_]*[A-Z0-9]\b/g) ?? [];
+
+    expect(names.filter((name) => !sources.includes(name.replace(/_FILE$/, "")))).toEqual([]);
+  });
+
+  it("every error code is documented, and none that does not exist", () => {
+    const page = readFileSync("docs/reference/errors.md", "utf8");
+    const documented = [...page.matchAll(/^\| `([A-Z_]+)` \|/gm)].map((match) => match[1]);
+
+    expect(documented).toEqual(Object.keys(ERROR_CODES));
+  });
+});
+
+describe("the checks themselves", () => {
+  it("a broken link, a wrong anchor and a missing path are found", () => {
+    const text =
+      "# A b\n[x](none.md) [y](#a-b) [z](#c) `src/none.ts` `src/cmd/generate.ts` `src/*.ts`";
+
+    expect(brokenLinks("README.md", text)).toEqual(["none.md", "#c"]);
+    expect(missingPaths(text)).toEqual(["src/none.ts"]);
+  });
+
+  it("links and paths inside a fenced block are left alone", () => {
+    expect(missingPaths("```\n`src/none.ts`\n```\n")).toEqual([]);
+  });
+});
