@@ -29,6 +29,8 @@ export const SANDBOX_LOST_REASONS = [
   "DeadlineExceeded",
 ] as const;
 
+export type SandboxLostReason = (typeof SANDBOX_LOST_REASONS)[number];
+
 export function createOperatorMetrics(registry: Registry): OperatorMetrics {
   const registers = [registry];
   const metrics: OperatorMetrics = {

@@ -69,6 +69,8 @@ export function buildSandboxPod(
       annotations: {
         [ANNOTATIONS.sessionId]: identity.sessionId,
         [ANNOTATIONS.requestId]: identity.requestId,
+        // In full: a label value may have to be a shortened form.
+        [LABELS.hand]: identity.hand,
         [ANNOTATIONS.templateRevision]: template.revision,
       },
       ownerReferences: [sessionOwner(object)],

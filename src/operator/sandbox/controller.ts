@@ -1,0 +1,263 @@
+import type { KubeClient } from "../../kube/client.ts";
+import {
+  type Controller,
+  type PassContext,
+  type Watch,
+  watchMapped,
+} from "../../kube/controller.ts";
+import { isAlreadyExists, unlessNotFound } from "../../kube/errors.ts";
+import type { Informer } from "../../kube/informer.ts";
+import { isBeingDeleted, uidOf } from "../../kube/objects.ts";
+import { type Outcome, settled, settledFor, waiting } from "../../kube/outcome.ts";
+import { controllerOf } from "../../kube/ownership.ts";
+import type { SessionSnapshot } from "../../protocol/snapshot.ts";
+import type { Jwks } from "../../protocol/tokens.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import type { OperatorLog } from "../../sessions/session-log.ts";
+import { type AgentSession, agentSessions, type Pod, pods } from "../kinds.ts";
+import type { SandboxAnswers } from "./answers.ts";
+import { refusalOf } from "./create-refusal.ts";
+import { type Observed, type Plan, planSandbox } from "./plan.ts";
+import { buildSandboxPod } from "./pod.ts";
+import type { Trouble } from "./pod-diagnosis.ts";
+import type { PodMemory } from "./pod-memory.ts";
+import type { RequestFeed } from "./request-feed.ts";
+import { keyOfPod, type Sandbox, sandboxOf } from "./sandbox-key.ts";
+
+export interface SandboxControllerDeps {
+  client: Pick<KubeClient, "get" | "create" | "delete">;
+  log: Pick<OperatorLog, "statusOf" | "snapshotOf">;
+  requests: RequestFeed;
+  answers: SandboxAnswers;
+  memory: PodMemory;
+  /** Sandbox pods, with `podIndexes`. */
+  pods: Informer<Pod>;
+  sessions: Informer<AgentSession>;
+  /** True once the namespace has its policies and service account. */
+  isolated(namespace: string): boolean;
+  publicKeys(): Jwks;
+  userNamespaces: boolean;
+  clock: Pick<Clock, "now">;
+}
+
+/** Room may come when another pod of the namespace ends. */
+const QUOTA_RETRY_MS = 2_000;
+/** For a pod whose session's snapshot is gone: it is discarded whatever these say. */
+const NO_LIMITS = { startDeadlineMs: 0, idleTimeoutMs: 0 };
+
+/**
+ * Sandboxes: one pod per request, made once, bound when ready; lost and idle ones are announced and
+ * removed. Nothing here is needed for a session that runs: it only makes and takes away hands.
+ */
+export class SandboxController implements Controller {
+  readonly name = "sandbox";
+  readonly concurrency = 16;
+  readonly watches: readonly Watch[];
+  readonly #deps: SandboxControllerDeps;
+  readonly #hindrances = new Map<string, Trouble>();
+
+  constructor(deps: SandboxControllerDeps) {
+    this.#deps = deps;
+    const keysOf = (pod: Pod): string[] => {
+      const key = keyOfPod(pod);
+      return key === undefined ? [] : [key];
+    };
+    this.watches = [
+      // First, so that a pass finds what the change it was woken by left behind.
+      deps.memory.watch,
+      deps.requests.watch,
+      watchMapped(deps.pods, keysOf),
+      watchMapped(deps.sessions, (session) =>
+        deps.pods.byIndex("session", session.metadata.uid ?? "").flatMap(keysOf),
+      ),
+    ];
+  }
+
+  async reconcile(key: string, context: PassContext): Promise<Outcome> {
+    const sandbox = sandboxOf(key);
+    const { requests, memory } = this.#deps;
+    const { provision, release } = requests.open(key);
+    const pod = memory.podOf(key);
+    const vanished = memory.vanishedOf(key);
+    if (!provision && !release && pod === undefined && vanished === undefined) return settled;
+    const snapshot = await this.#deps.log.snapshotOf(sandbox.ref);
+    const observed: Observed = {
+      now: this.#deps.clock.now(),
+      provision: provision && {
+        requestId: provision.request.requestId,
+        firstSeen: provision.firstSeen,
+      },
+      release: release && { requestId: release.request.requestId },
+      pod,
+      vanished,
+      hindrance: this.#hindrances.get(key),
+      sessionPresent: await this.#sessionPresent(sandbox, snapshot, context.signal),
+      isolated: this.#deps.isolated(sandbox.ref.tenant),
+      limits: limitsOf(snapshot),
+      log: (await this.#deps.log.statusOf([sandbox.ref]))[0] ?? null,
+    };
+    const plan = planSandbox(observed);
+    if (plan.kind !== "nothing" && plan.kind !== "wait") {
+      context.logger.info({ sessionId: sandbox.ref.id, plan: plan.kind }, "sandbox changes");
+    }
+    return this.#apply({ key, sandbox, plan, observed, snapshot, context });
+  }
+
+  async #apply(pass: Pass): Promise<Outcome> {
+    const { key, sandbox, plan, observed, snapshot } = pass;
+    const { answers, requests, memory } = this.#deps;
+    const pod = observed.pod ?? observed.vanished;
+    switch (plan.kind) {
+      case "nothing":
+        return plan.recheckAfterMs === undefined ? settled : settledFor(plan.recheckAfterMs);
+      case "wait":
+        return waiting("Progressing", plan.retryAfterMs, plan.message);
+      case "create":
+        return this.#create(pass);
+      case "bind":
+        if (pod === undefined || observed.provision === undefined) return settled;
+        await answers.provisioned(sandbox, snapshot, { pod, ip: plan.ip, ...observed.provision });
+        await requests.answered(key);
+        this.#hindrances.delete(key);
+        return settledFor(Math.max(observed.limits.idleTimeoutMs, 1_000));
+      case "refuse":
+        await answers.refused(sandbox, snapshot, plan.trouble, observed.provision?.requestId ?? "");
+        await requests.answered(key);
+        await this.#remove(key, observed.pod, pass.context.signal);
+        return settled;
+      case "lose":
+        if (pod !== undefined) await answers.lost(sandbox, snapshot, plan.trouble, uidOf(pod));
+        await this.#remove(key, observed.pod, pass.context.signal);
+        return settled;
+      case "release":
+        if (pod !== undefined) await answers.released(sandbox, snapshot, uidOf(pod));
+        await this.#remove(key, observed.pod, pass.context.signal);
+        return settled;
+      case "discard":
+        if (pod !== undefined) await answers.unbind(uidOf(pod));
+        await this.#remove(key, observed.pod, pass.context.signal);
+        await requests.answered(key);
+        memory.forget(key);
+        return settled;
+    }
+  }
+
+  async #create({ key, sandbox, snapshot, observed, context }: Pass): Promise<Outcome> {
+    const { object, template } = snapshot ?? {};
+    if (object === undefined || template === undefined || observed.provision === undefined) {
+      // Only a session with an object and a template can ask; another request is a bug of the harness.
+      const trouble: Trouble = {
+        reason: "PodRefused",
+        message:
+          "the session has no sandbox template; set spec.sandboxTemplateRef in a new session",
+      };
+      this.#hindrances.set(key, trouble);
+      await this.#deps.answers.refused(
+        sandbox,
+        snapshot,
+        trouble,
+        observed.provision?.requestId ?? "",
+      );
+      await this.#deps.requests.answered(key);
+      return settled;
+    }
+    const wanted = buildSandboxPod(
+      {
+        tenant: sandbox.ref.tenant,
+        sessionId: sandbox.ref.id,
+        hand: sandbox.hand,
+        generation: sandbox.generation,
+        requestId: observed.provision.requestId,
+      },
+      object,
+      template,
+      { publicKeys: this.#deps.publicKeys(), userNamespaces: this.#deps.userNamespaces },
+    );
+    try {
+      this.#deps.memory.made(key, await this.#createOrTake(wanted, context.signal));
+    } catch (error) {
+      const refusal = refusalOf(error);
+      if (refusal === undefined) throw error;
+      if (refusal.kind === "namespace-gone") {
+        await this.#deps.requests.answered(key);
+        return settled;
+      }
+      this.#hindrances.set(key, refusal.trouble);
+      if (refusal.kind === "later") {
+        return waiting(refusal.trouble.reason, QUOTA_RETRY_MS, refusal.trouble.message);
+      }
+      return this.#apply({
+        key,
+        sandbox,
+        snapshot,
+        observed,
+        context,
+        plan: { kind: "refuse", trouble: refusal.trouble },
+      });
+    }
+    return waiting("Progressing", observed.limits.startDeadlineMs, "the pod is made");
+  }
+
+  /**
+   * A create whose answer is lost may have happened: the name is deterministic, so the next try
+   * meets the pod by name and takes it, if it is ours.
+   */
+  async #createOrTake(wanted: Pod, signal: AbortSignal): Promise<Pod> {
+    const { client } = this.#deps;
+    try {
+      return await client.create(pods, wanted, { signal });
+    } catch (error) {
+      if (!isAlreadyExists(error)) throw error;
+      const existing = await client.get(pods, wanted.metadata, { signal });
+      const owner = wanted.metadata.ownerReferences?.[0]?.uid;
+      if (controllerOf(existing)?.uid === owner && keyOfPod(existing) === keyOfPod(wanted)) {
+        return existing;
+      }
+      throw error;
+    }
+  }
+
+  async #remove(key: string, pod: Pod | undefined, signal: AbortSignal): Promise<void> {
+    const { client, memory } = this.#deps;
+    this.#hindrances.delete(key);
+    memory.removing(key, pod);
+    if (pod === undefined || isBeingDeleted(pod)) return;
+    const uid = uidOf(pod);
+    await unlessNotFound(
+      client.delete(pods, pod.metadata, { uid, propagation: "Background", signal }),
+    );
+  }
+
+  /** The cache may be behind: what it lacks is asked for before a pod is taken away. */
+  async #sessionPresent(
+    sandbox: Sandbox,
+    snapshot: SessionSnapshot | null,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    const object = snapshot?.object;
+    if (object === undefined) return false;
+    const ref = { namespace: sandbox.ref.tenant, name: object.name };
+    const cached = this.#deps.sessions.get(`${ref.namespace}/${ref.name}`);
+    if (cached?.metadata.uid === object.uid) return !isBeingDeleted(cached);
+    const found = await unlessNotFound(this.#deps.client.get(agentSessions, ref, { signal }));
+    return found?.metadata.uid === object.uid && !isBeingDeleted(found);
+  }
+}
+
+interface Pass {
+  key: string;
+  sandbox: Sandbox;
+  plan: Plan;
+  observed: Observed;
+  snapshot: SessionSnapshot | null;
+  context: PassContext;
+}
+
+function limitsOf(snapshot: SessionSnapshot | null) {
+  const template = snapshot?.template;
+  if (template === undefined) return NO_LIMITS;
+  return {
+    startDeadlineMs: template.startDeadlineSeconds * 1000,
+    idleTimeoutMs: template.idleTimeoutSeconds * 1000,
+  };
+}

@@ -1,0 +1,82 @@
+import type { Enqueue, Watch } from "../../kube/controller.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import { describeError, isAbort } from "../../runtime/errors.ts";
+import type { Logger } from "../../runtime/logger.ts";
+import type { OperatorLog, SandboxRequest } from "../../sessions/session-log.ts";
+import { sandboxKey } from "./sandbox-key.ts";
+
+/**
+ * Follows the sandbox requests of all sessions and keeps them until they are answered. The log tells
+ * an open request again and again, so what this process forgets is not lost. Survives a store that
+ * is down.
+ */
+
+export interface RequestFeedDeps {
+  log: Pick<OperatorLog, "requests" | "answered">;
+  clock: Clock;
+  logger: Logger;
+}
+
+export interface OpenRequest {
+  request: SandboxRequest;
+  /** Epoch ms. */
+  firstSeen: number;
+}
+
+export type OpenRequests = { [K in SandboxRequest["kind"]]?: OpenRequest };
+
+const RETRY_MS = 1_000;
+
+export class RequestFeed {
+  readonly #deps: RequestFeedDeps;
+  readonly #open = new Map<string, OpenRequests>();
+  #enqueue: Enqueue | undefined;
+
+  constructor(deps: RequestFeedDeps) {
+    this.#deps = deps;
+  }
+
+  readonly watch: Watch = (enqueue) => {
+    this.#enqueue = enqueue;
+    for (const key of this.#open.keys()) enqueue.add(key);
+    return () => {
+      this.#enqueue = undefined;
+    };
+  };
+
+  open(key: string): OpenRequests {
+    return this.#open.get(key) ?? {};
+  }
+
+  /** The answers are in the log: it may forget the requests. */
+  async answered(key: string): Promise<void> {
+    for (const { request } of Object.values(this.open(key))) {
+      await this.#deps.log.answered(request);
+    }
+    this.#open.delete(key);
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const { log, clock, logger } = this.#deps;
+    while (!signal.aborted) {
+      try {
+        for await (const request of log.requests(signal)) this.#take(request);
+      } catch (error) {
+        if (signal.aborted || isAbort(error)) return;
+        logger.warn({ err: describeError(error) }, "sandbox requests cannot be read; trying again");
+        await clock.sleep(RETRY_MS, signal).catch(() => {});
+      }
+    }
+  }
+
+  #take(request: SandboxRequest): void {
+    const key = sandboxKey(request);
+    const open = this.open(key);
+    const known = open[request.kind]?.request.requestId === request.requestId;
+    if (!known) {
+      const entry = { request, firstSeen: this.#deps.clock.now() };
+      this.#open.set(key, { ...open, [request.kind]: entry });
+    }
+    this.#enqueue?.add(key);
+  }
+}
