@@ -34,7 +34,9 @@ export const agentSessionSpec = z
           message: "`messages` must not be changed; send later messages to the session",
         }),
       )
-      .describe("First user messages; the session starts working on them at once."),
+      .describe(
+        "First user messages; the session starts working on them at once. More than about 250 KiB in all need `kubectl apply --server-side`.",
+      ),
     sandboxTemplateRef: z
       .object({ name: objectName("SandboxTemplate") })
       .optional()

@@ -212,6 +212,27 @@ describe("changes", () => {
   });
 });
 
+describe("size", () => {
+  it("the largest session that fits its schema is stored and can be changed", async () => {
+    const messages = Array.from({ length: 16 }, () => ({ text: "x".repeat(32_768) }));
+
+    await ok(["apply", "--server-side", "-f", "-"], session("full", { messages }));
+
+    const change = { spec: { operatingMode: "Suspended" } };
+    expect(await ok(patch("ags", "full", change))).toContain("patched");
+  });
+
+  it.each([
+    [40_000, "spec.messages[0].text: Too long: may not be more than 32768 bytes"],
+    [10_000_000, "Request entity too large"],
+  ])("a message of %i characters is refused", async (length, message) => {
+    const object = session("big", { messages: [{ text: "x".repeat(length) }] });
+
+    expect(await refused(["apply", "-f", "-"], object)).toContain(message);
+    expect(() => validateManifest(object, "x.yaml")).toThrow("Too long");
+  });
+});
+
 describe("subresources and selectors", () => {
   it("a harness pool is scaled, and /scale tells an autoscaler its pods", async () => {
     await apply({ ...KIND_EXAMPLES.HarnessPool, metadata: { name: "scaled" } });
