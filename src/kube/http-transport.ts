@@ -100,7 +100,7 @@ export class HttpTransport {
       host: url.hostname.replace(/^\[|\]$/g, ""),
       port: url.port || (secure ? 443 : 80),
       path: `${base}${exchange.path}`,
-      headers: { ...exchange.headers, ...connection.headers },
+      headers: { ...exchange.headers, ...connection.headers, ...lengthOf(exchange.body) },
       agent: connection.agent ?? (secure ? this.#https : this.#http),
       signal,
     };
@@ -126,6 +126,11 @@ export class HttpTransport {
     const both = signal === undefined ? late.signal : AbortSignal.any([signal, late.signal]);
     return { signal: both, cancel };
   }
+}
+
+/** Node sends the body of a DELETE without its length unless told, which breaks the connection. */
+function lengthOf(body: string | undefined): Record<string, string> {
+  return body === undefined ? {} : { "content-length": `${Buffer.byteLength(body)}` };
 }
 
 /** A whole body as UTF-8. */

@@ -89,7 +89,7 @@ export function requireOurs(
 
 /**
  * Server-side apply of an object that must be ours: reads what is there now, refuses a stranger's,
- * and pins the UID it saw, so that an object swapped in meanwhile is a conflict. (Only a stranger
+ * and pins the UID it saw, so that an object swapped in meanwhile is refused. (Only a stranger
  * who creates between our read and our first apply can slip in; a second apply then refuses it.)
  * The claim's owner reference or label is added.
  */

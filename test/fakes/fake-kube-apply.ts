@@ -32,7 +32,9 @@ export function applyFields(
   const result: FieldOwners = new Map([...owners].map(([name, set]) => [name, new Set(set)]));
   const fields = plainObject.leaves(sent).filter(([path]) => !IDENTITY.has(path));
   for (const [path, value] of fields) {
-    const changes = !isDeepStrictEqual(plainObject.at(existing, path), value);
+    const current = plainObject.at(existing, path);
+    if (isEmptyObject(value) && plainObject.isPlain(current)) continue;
+    const changes = !isDeepStrictEqual(current, value);
     for (const [manager, set] of result) {
       if (!changes || manager === options.fieldManager || !overlaps(set, path)) continue;
       if (options.force !== true) throw conflict(manager, path);
@@ -53,6 +55,11 @@ export function applyFields(
   }
   result.set(options.fieldManager, mine);
   return { next, owners: result };
+}
+
+/** An empty object says nothing about the fields in it. */
+function isEmptyObject(value: unknown): boolean {
+  return plainObject.isPlain(value) && Object.keys(value).length === 0;
 }
 
 function overlaps(set: ReadonlySet<string>, path: string): boolean {

@@ -356,7 +356,10 @@ export class FakeKube implements KubeClient {
     }
     const { uid, resourceVersion } = object.metadata;
     if (uid !== undefined && uid !== existing.object.metadata.uid) {
-      throw conflict(`${describeObject(type, object.metadata)}: the UID differs`);
+      throw new KubeError(
+        `${describeObject(type, object.metadata)} is invalid: metadata.uid: field is immutable`,
+        { status: 422, reason: "Invalid" },
+      );
     }
     this.#checkVersion(existing, resourceVersion);
     const sent = wire(type, object);
