@@ -1,4 +1,4 @@
-import type { V1NetworkPolicySpec, V1PodSpec } from "@kubernetes/client-node";
+import type { V1PodSpec } from "@kubernetes/client-node";
 import type { AgentSpec } from "../api/agent.ts";
 import type { AgentSessionSpec, AgentSessionStatus } from "../api/agent-session.ts";
 import type { CredentialVaultSpec } from "../api/credential-vault.ts";
@@ -15,7 +15,7 @@ import { defineResource } from "../kube/resources.ts";
  * parsed before a decision rests on it.
  */
 
-interface ConditionsStatus {
+export interface ConditionsStatus {
   observedGeneration?: number | undefined;
   conditions?: Condition[] | undefined;
 }
@@ -93,8 +93,19 @@ export interface Pod extends KubeObject {
   status?: PodStatus;
 }
 
+interface NetworkPeer {
+  namespaceSelector?: { matchLabels: Record<string, string> };
+  podSelector?: { matchLabels: Record<string, string> };
+}
+
+/** (The library's class calls the wire's `from` `_from`.) */
 export interface NetworkPolicy extends KubeObject {
-  spec: V1NetworkPolicySpec;
+  spec: {
+    podSelector: { matchLabels: Record<string, string> };
+    policyTypes: ("Ingress" | "Egress")[];
+    egress: never[];
+    ingress: { from: NetworkPeer[]; ports: { protocol: "TCP"; port: number }[] }[];
+  };
 }
 
 export interface PodTemplate {

@@ -1,0 +1,59 @@
+import { LABELS, PORTS, SANDBOX_NETWORK_POLICY, SANDBOX_SERVICE_ACCOUNT } from "../../api/names.ts";
+import type { ServiceAccount } from "../../kube/resources.ts";
+import type { NetworkPolicy } from "../kinds.ts";
+import { COMPONENTS, childLabels, MANAGER } from "../names.ts";
+
+/** What a namespace with sessions gets, once, whatever the number of sessions. */
+
+/** Nobody gives it rights, and no pod gets its token. */
+export function buildServiceAccount(namespace: string): ServiceAccount {
+  return {
+    apiVersion: "v1",
+    kind: "ServiceAccount",
+    metadata: {
+      name: SANDBOX_SERVICE_ACCOUNT,
+      namespace,
+      labels: childLabels(COMPONENTS.isolation, "sandboxes"),
+    },
+    automountServiceAccountToken: false,
+  };
+}
+
+/**
+ * Sandboxes: nothing goes out, and only harness pods of the install namespace come in, to the
+ * daemon's port. Policies are a union: another policy that selects these pods can only open more.
+ */
+export function buildNetworkPolicy(namespace: string, installNamespace: string): NetworkPolicy {
+  return {
+    apiVersion: "networking.k8s.io/v1",
+    kind: "NetworkPolicy",
+    metadata: {
+      name: SANDBOX_NETWORK_POLICY,
+      namespace,
+      labels: childLabels(COMPONENTS.isolation, "sandboxes"),
+    },
+    spec: {
+      podSelector: { matchLabels: { [LABELS.sandbox]: "true" } },
+      policyTypes: ["Ingress", "Egress"],
+      egress: [],
+      ingress: [
+        {
+          from: [
+            {
+              namespaceSelector: {
+                matchLabels: { "kubernetes.io/metadata.name": installNamespace },
+              },
+              podSelector: { matchLabels: HARNESS_PODS },
+            },
+          ],
+          ports: [{ protocol: "TCP", port: PORTS.sandbox }],
+        },
+      ],
+    },
+  };
+}
+
+const HARNESS_PODS = {
+  [LABELS.component]: COMPONENTS.harness,
+  [LABELS.managedBy]: MANAGER,
+};
