@@ -17,7 +17,13 @@ export const scriptedModelConfig = z.object({
   apiKey: secretField(
     "DROVER_SCRIPTED_MODEL_API_KEY",
     "Key that requests must present; any or none is accepted when absent.",
-  ).optional(),
+  )
+    .optional()
+    .meta({
+      env: "DROVER_SCRIPTED_MODEL_API_KEY",
+      description: "Key that requests must present; any or none is accepted when absent.",
+      secret: true,
+    }),
   logLevel: z.enum(["debug", "info", "warn", "error"]).default("info").meta({
     env: "DROVER_LOG_LEVEL",
     description: "Least severe level that is logged.",

@@ -1,0 +1,83 @@
+import { z } from "zod";
+import { secretField } from "../runtime/config.ts";
+
+const ms = (env: string, description: string, fallback: number) =>
+  z.coerce.number().int().min(1).max(3_600_000).default(fallback).meta({ env, description });
+
+export const harnessConfig = z.object({
+  redisUrl: z.string().min(1).meta({
+    env: "DROVER_REDIS_URL",
+    description: "redis:// or rediss:// address of the session log.",
+  }),
+  redisUsername: z.string().min(1).optional().meta({
+    env: "DROVER_REDIS_USERNAME",
+    description: "Redis user; the default user when absent.",
+  }),
+  redisPassword: secretField("DROVER_REDIS_PASSWORD", "Password of the Redis user.")
+    .optional()
+    .meta({
+      env: "DROVER_REDIS_PASSWORD",
+      description: "Password of the Redis user; none when absent.",
+      secret: true,
+    }),
+  redisCommit: z
+    .string()
+    .regex(/^(fsync|provider|replicas:[1-9])$/)
+    .default("fsync")
+    .meta({
+      env: "DROVER_REDIS_COMMIT",
+      description: "What makes a write committed: fsync, replicas:N or provider.",
+    }),
+  poolCode: z
+    .string()
+    .regex(/^[0-9a-z]{4}$/)
+    .meta({
+      env: "DROVER_POOL_CODE",
+      description: "The pool's four-character code in Redis keys.",
+    }),
+  partitions: z.coerce.number().int().min(1).max(256).default(16).meta({
+    env: "DROVER_POOL_PARTITIONS",
+    description: "Redis partitions of the pool.",
+  }),
+  workerId: z.string().min(1).max(253).meta({
+    env: "DROVER_WORKER_ID",
+    description: "Name of this worker in leases: the pod's UID.",
+  }),
+  concurrency: z.coerce.number().int().min(1).max(1000).default(50).meta({
+    env: "DROVER_CONCURRENCY",
+    description: "Sessions worked on at the same time.",
+  }),
+  sidecarUrl: z
+    .string()
+    .regex(/^https?:\/\/[^\s]+[^/]$/)
+    .default("http://127.0.0.1:7070")
+    .meta({
+      env: "DROVER_PROXY_URL",
+      description: "Address of the proxy sidecar, without a slash at its end.",
+    }),
+  leaseTtlMs: ms(
+    "DROVER_LEASE_TTL_MS",
+    "Milliseconds after which an unrenewed lease may be taken.",
+    800,
+  ),
+  leaseRenewMs: ms("DROVER_LEASE_RENEW_MS", "Milliseconds between renewals of a lease.", 200),
+  pollMs: ms("DROVER_POLL_MS", "Longest time between two looks for work, in milliseconds.", 100),
+  graceMs: ms(
+    "DROVER_GRACE_MS",
+    "Milliseconds a session gets to come to a boundary at shutdown.",
+    20_000,
+  ),
+  healthHost: z.string().min(1).default("0.0.0.0").meta({
+    env: "DROVER_HEALTH_HOST",
+    description: "Address of /livez, /readyz and /metrics.",
+  }),
+  healthPort: z.coerce.number().int().min(0).max(65_535).default(9090).meta({
+    env: "DROVER_HEALTH_PORT",
+    description: "Port of /livez, /readyz and /metrics.",
+  }),
+  logLevel: z.enum(["debug", "info", "warn", "error"]).default("info").meta({
+    env: "DROVER_LOG_LEVEL",
+    description: "Least severe level that is logged.",
+  }),
+});
+export type HarnessConfig = z.output<typeof harnessConfig>;

@@ -1,0 +1,300 @@
+import { type ExecuteResponse, inputHash } from "../protocol/sandbox-api.ts";
+import type { SandboxClient } from "../protocol/sandbox-client.ts";
+import { BASH_DEFAULT_TIMEOUT_MS } from "../protocol/sandbox-tools.ts";
+import { withDeadline } from "../runtime/abort.ts";
+import { AppError, codeOf, describeError, hasCode } from "../runtime/errors.ts";
+import * as texts from "./outcome-texts.ts";
+import { type CallOutcome, newEvent, type RunContext } from "./run-context.ts";
+import { toolText } from "./safe-text.ts";
+import { placeOf, type SandboxRecord, type ToolCall } from "./session-state.ts";
+import type { SessionTokens } from "./tokens.ts";
+
+/** The one hand of a session's template. */
+export const SANDBOX_HAND = "sandbox";
+
+/** Beyond the template's start deadline, for the operator's answer to arrive. */
+const START_SLACK_MS = 30_000;
+/** Failed connects for this long mean that the sandbox is gone (architecture §3.1). */
+const UNREACHABLE_MS = 10_000;
+const RETRY_MS = 300;
+const CANCEL_DEADLINE_MS = 10_000;
+/** File tools end by themselves long before; a daemon that never answers must not hold the turn. */
+const FILE_TOOL_DEADLINE_MS = 300_000;
+/** Beyond the command's own limit, which the daemon enforces. */
+const BASH_SLACK_MS = 60_000;
+const MAX_REFUSALS = 3;
+
+type Live = SandboxRecord & { provisioned: NonNullable<SandboxRecord["provisioned"]> };
+/** `left`: the call goes on in its sandbox and another worker will ask for it by id. `settled`: the log has its result. */
+export type HandAnswer = CallOutcome | "left" | "settled";
+
+export interface SandboxHandsDeps extends RunContext {
+  tokens: SessionTokens;
+  sandboxClient: (token: (address: string) => Promise<string>) => SandboxClient;
+}
+
+/**
+ * Runs tool calls in the session's sandboxes: asks for one when none is there, waits for it, sends
+ * the call under the model's id, and says what became of it when the sandbox is lost on the way. A
+ * call is sent to one generation only (session-log §10).
+ */
+export class SandboxHands {
+  readonly #deps: SandboxHandsDeps;
+  readonly #client: SandboxClient;
+  readonly #sandboxOf = new Map<string, string>();
+  /** Events that must be appended once, however many calls want them. */
+  readonly #once = new Map<string, Promise<unknown>>();
+  /** Calls that may have reached a daemon. */
+  readonly #sent = new Set<string>();
+  readonly #downSince = new Map<string, number>();
+  readonly #finished = new Map<string, string[]>();
+
+  constructor(deps: SandboxHandsDeps) {
+    this.#deps = deps;
+    this.#client = deps.sandboxClient((address) =>
+      deps.tokens.execute(this.#sandboxOf.get(address) ?? ""),
+    );
+  }
+
+  async call(call: ToolCall, cancel: AbortSignal): Promise<HandAnswer> {
+    const hand = call.intent.hand ?? SANDBOX_HAND;
+    let refusals = 0;
+    for (;;) {
+      const { journal, signals } = this.#deps;
+      signals.dead.throwIfAborted();
+      if (call.result !== undefined) return "settled";
+      const place = placeOf(journal.state, hand, call.seq);
+      if (place.kind === "failed") {
+        return texts.environmentFailed(
+          place.record.ended?.reason ?? "",
+          place.record.ended?.message ?? "",
+        );
+      }
+      if (place.kind === "gone") {
+        const untouched = journal.isOwn(call.seq) && !this.#sent.has(call.intent.id);
+        return untouched ? texts.neverStarted : texts.environmentLost;
+      }
+      if (place.kind === "live") {
+        const answer = await this.#execute(call, place.record, cancel, refusals);
+        if (answer !== "again") return answer;
+        refusals += 1;
+        continue;
+      }
+      if (cancel.aborted) return texts.interrupted;
+      if (signals.leave.aborted) return "left";
+      if (place.kind === "none") await this.#request(hand, place.nextGeneration);
+      else await this.#awaitStart(place.record, cancel);
+    }
+  }
+
+  /** Results so far are committed: the daemons may forget them. Failing costs their disk only. */
+  acknowledge(): void {
+    for (const [address, ids] of this.#finished) {
+      this.#client.ack(address, ids, this.#deps.signals.dead).catch((error: unknown) => {
+        this.#deps.logger.debug({ err: describeError(error) }, "acknowledging results failed");
+      });
+    }
+    this.#finished.clear();
+  }
+
+  async #request(hand: string, generation: number): Promise<void> {
+    const template = this.#deps.snapshot.template?.name ?? "";
+    await this.#appendOnce(`requested:${hand}:${generation}`, () =>
+      newEvent(this.#deps.rng, "sandbox.requested", { hand, generation, template }),
+    );
+  }
+
+  async #release(record: SandboxRecord, reason: string): Promise<void> {
+    const { hand, generation } = record;
+    await this.#appendOnce(`released:${hand}:${generation}`, () =>
+      newEvent(this.#deps.rng, "sandbox.released", { hand, generation, reason }),
+    );
+  }
+
+  async #appendOnce(key: string, event: () => ReturnType<typeof newEvent>): Promise<void> {
+    const running = this.#once.get(key) ?? this.#deps.journal.append([event()]);
+    this.#once.set(key, running);
+    await running;
+  }
+
+  async #awaitStart(record: SandboxRecord, cancel: AbortSignal): Promise<void> {
+    const { clock, journal, snapshot, signals } = this.#deps;
+    const allowed = (snapshot.template?.startDeadlineSeconds ?? 0) * 1000 + START_SLACK_MS;
+    const late = new AbortController();
+    const stopTimer = clock.timer(record.requestedAt + allowed - clock.now(), () => late.abort());
+    try {
+      await journal.changed(AbortSignal.any([cancel, signals.leave, signals.dead, late.signal]));
+      if (late.signal.aborted && record.provisioned === undefined && record.ended === undefined) {
+        await this.#release(record, "StartDeadlineExceeded");
+      } else if (record.provisioned !== undefined) {
+        this.#observeStart(record);
+      }
+    } finally {
+      stopTimer();
+    }
+  }
+
+  #observeStart(record: SandboxRecord): void {
+    const key = `started:${record.hand}:${record.generation}`;
+    if (this.#once.has(key)) return;
+    this.#once.set(key, Promise.resolve());
+    const seconds = Math.max(0, this.#deps.clock.now() - record.requestedAt) / 1000;
+    this.#deps.metrics.sandboxProvision.observe({ hit: "cold" }, seconds);
+  }
+
+  async #execute(
+    call: ToolCall,
+    record: Live,
+    cancel: AbortSignal,
+    refusals: number,
+  ): Promise<HandAnswer | "again"> {
+    const { clock, signals } = this.#deps;
+    const { address, sandboxId } = record.provisioned;
+    this.#sandboxOf.set(address, sandboxId);
+    if (cancel.aborted) return await this.#cancel(call, address, texts.interrupted);
+    const late = new AbortController();
+    const stopTimer = clock.timer(deadlineOf(call), () => late.abort());
+    const lost = this.#watch(call, record);
+    const stop = AbortSignal.any([cancel, signals.leave, signals.dead, lost.signal, late.signal]);
+    try {
+      const { id, name, input, inputHash: hash } = call.intent;
+      const request = {
+        id,
+        name,
+        input,
+        inputHash: hash || inputHash(name, input),
+        epoch: this.#deps.lease.epoch,
+      };
+      const wasSent = this.#sent.has(id);
+      this.#sent.add(id);
+      const response = await this.#client
+        .execute(address, request, stop)
+        .catch((error: unknown) => {
+          if (!wasSent && notConnected(error)) this.#sent.delete(id);
+          throw error;
+        });
+      this.#downSince.delete(sandboxId);
+      this.#finished.set(address, [...(this.#finished.get(address) ?? []), id]);
+      return outcomeOf(response);
+    } catch (error) {
+      signals.dead.throwIfAborted();
+      if (lost.signal.aborted) return "again";
+      if (cancel.aborted) return await this.#cancel(call, address, texts.interrupted);
+      if (late.signal.aborted) return await this.#cancel(call, address, texts.outcomeUnknown);
+      if (signals.leave.aborted) return "left";
+      return await this.#afterFailure(error, call, record, refusals, stop);
+    } finally {
+      stopTimer();
+      lost.close();
+    }
+  }
+
+  /** Aborts when the call's sandbox is gone or the call got its result in another way. */
+  #watch(call: ToolCall, record: Live): { signal: AbortSignal; close: () => void } {
+    const controller = new AbortController();
+    const check = () => {
+      const place = placeOf(this.#deps.journal.state, record.hand, call.seq);
+      const same =
+        place.kind === "live" && place.record.provisioned.address === record.provisioned.address;
+      if (!same || call.result !== undefined) controller.abort();
+    };
+    const close = this.#deps.journal.onChange(check);
+    return { signal: controller.signal, close };
+  }
+
+  async #afterFailure(
+    failure: unknown,
+    call: ToolCall,
+    record: Live,
+    refusals: number,
+    stop: AbortSignal,
+  ): Promise<HandAnswer | "again"> {
+    const { clock, journal, tokens, logger } = this.#deps;
+    const { sandboxId } = record.provisioned;
+    const code = codeOf(failure) ?? "";
+    logger.debug(
+      { toolCallId: call.intent.id, sandbox: sandboxId, err: describeError(failure) },
+      "asking the sandbox failed",
+    );
+    switch (code) {
+      case "UNAVAILABLE":
+      case "TIMEOUT": {
+        const since = this.#downSince.get(sandboxId) ?? clock.monotonic();
+        this.#downSince.set(sandboxId, since);
+        if (clock.monotonic() - since >= UNREACHABLE_MS) await this.#release(record, "unreachable");
+        else await this.#pause(stop);
+        return "again";
+      }
+      case "SANDBOX_STALE_EPOCH":
+        throw new AppError("SESSION_LEASE_LOST", "a newer lease has used the sandbox", {
+          cause: failure,
+        });
+      case "SANDBOX_BOUND":
+        await this.#release(record, "bound_to_another_session");
+        return "again";
+      case "UNAUTHENTICATED":
+      case "FORBIDDEN":
+        tokens.invalidate();
+        if (refusals >= MAX_REFUSALS)
+          return texts.knownError(`The environment refused the call: ${describeError(failure)}`);
+        await this.#pause(stop);
+        return "again";
+      case "OUTCOME_UNKNOWN":
+        await journal.refresh();
+        return call.result === undefined ? texts.outcomeUnknown : "settled";
+      case "SANDBOX_INPUT_CHANGED":
+      case "INPUT_INVALID":
+      case "INPUT_TOO_LARGE":
+        return texts.knownError(`The environment refused the call: ${describeError(failure)}`);
+      default:
+        throw failure;
+    }
+  }
+
+  async #pause(stop: AbortSignal): Promise<void> {
+    await this.#deps.clock.sleep(RETRY_MS, stop).catch(() => {});
+  }
+
+  async #cancel(call: ToolCall, address: string, otherwise: CallOutcome): Promise<CallOutcome> {
+    const { clock, signals } = this.#deps;
+    try {
+      const response = await withDeadline(
+        clock,
+        CANCEL_DEADLINE_MS,
+        "cancelling a tool call",
+        (signal) =>
+          this.#client.cancel(address, call.intent.id, AbortSignal.any([signal, signals.dead])),
+      );
+      if (response.result === undefined) return texts.interruptedUnknown;
+      const { outcome, content } = response.result;
+      if (outcome !== "cancelled") return outcomeOf(response);
+      const text = content.trim() === "" ? otherwise.content : `${otherwise.content}\n\n${content}`;
+      return { ...otherwise, outcome: "cancelled", content: toolText(text) };
+    } catch (error) {
+      signals.dead.throwIfAborted();
+      if (hasCode(error, "SESSION_LEASE_LOST")) throw error;
+      return otherwise === texts.interrupted ? texts.interruptedUnknown : otherwise;
+    }
+  }
+}
+
+function outcomeOf(response: ExecuteResponse): CallOutcome {
+  const { result } = response;
+  if (result === undefined) return texts.outcomeUnknown;
+  const blank = result.outcome === "unknown" && result.content.trim() === "";
+  return {
+    content: blank ? texts.outcomeUnknown.content : toolText(result.content),
+    isError: result.is_error,
+    outcome: result.outcome,
+  };
+}
+
+function deadlineOf(call: ToolCall): number {
+  if (call.intent.name !== "bash") return FILE_TOOL_DEADLINE_MS;
+  const limit = call.intent.input["timeout_ms"];
+  return (typeof limit === "number" ? limit : BASH_DEFAULT_TIMEOUT_MS) + BASH_SLACK_MS;
+}
+
+function notConnected(error: unknown): boolean {
+  return hasCode(error, "UNAVAILABLE") && error.details["connected"] === false;
+}

@@ -1,0 +1,246 @@
+import type { SandboxClient } from "../protocol/sandbox-client.ts";
+import type { IdleReason, NewSessionEvent } from "../protocol/session-event.ts";
+import { isRefusal, type McpHands, type McpTool } from "./mcp-hands.ts";
+import type { Model, ModelError } from "./model.ts";
+import { decideRetry } from "./model-retry.ts";
+import { nextStep, pendingCalls, type Step } from "./next-step.ts";
+import { newEvent, type RunContext } from "./run-context.ts";
+import { SandboxHands } from "./sandbox-hands.ts";
+import type { SessionTokens } from "./tokens.ts";
+import { ToolRound } from "./tool-round.ts";
+import { buildCatalog, type ToolCatalog } from "./tools.ts";
+import { askModel, compactIfNeeded } from "./turn.ts";
+
+export interface SessionRunDeps extends RunContext {
+  model: Model;
+  tokens: SessionTokens;
+  mcp: McpHands;
+  sandboxClient: (token: (address: string) => Promise<string>) => SandboxClient;
+}
+
+export type RunEnd = "released" | "handed_over";
+
+/**
+ * One hold of one session (session-log §6.1): look at the log, do the next thing, until there is
+ * nothing to do or the session is to be handed over. It may die at any line: whoever claims the
+ * session next reads the log and goes on.
+ */
+export class SessionRun {
+  readonly #deps: SessionRunDeps;
+  readonly #sandbox: SandboxHands;
+  #catalog: Promise<ToolCatalog> | undefined;
+  #orphans: ReadonlySet<string> = new Set();
+  /** Failed attempts of the current request, in a row. */
+  #failures = 0;
+  #tooLong = false;
+  #turnStarted: number;
+
+  constructor(deps: SessionRunDeps) {
+    this.#deps = deps;
+    this.#sandbox = new SandboxHands(deps);
+    this.#turnStarted = deps.clock.monotonic();
+  }
+
+  async run(): Promise<RunEnd> {
+    const { journal, lease, signals } = this.#deps;
+    await journal.load();
+    if (lease.takeover > 0) this.#orphans = this.#findOrphans();
+    for (;;) {
+      signals.dead.throwIfAborted();
+      if (signals.leave.aborted && this.#orphans.size === 0) return await this.#handOver();
+      const end = await this.#take(nextStep(journal.state));
+      if (end !== undefined) return end;
+    }
+  }
+
+  /** Undefined: look at the log again. */
+  async #take(step: Step): Promise<RunEnd | undefined> {
+    const { journal, rng } = this.#deps;
+    switch (step.kind) {
+      case "abandon":
+        await journal.append([
+          newEvent(rng, "model.request_abandoned", { req: step.req, reason: "worker_lost" }),
+        ]);
+        return undefined;
+      case "tools":
+        await this.#runTools();
+        return undefined;
+      case "request":
+        return await this.#request();
+      case "idle":
+        return await this.#idle(step);
+      case "suspend":
+        return released(await journal.release({ kind: "suspended" }));
+      case "terminate":
+        return await this.#terminate(step.reason);
+      case "closed":
+        return released(await journal.release({ kind: "terminated", why: "stop" }));
+    }
+  }
+
+  async #runTools(): Promise<void> {
+    await new ToolRound({ ...this.#deps, sandbox: this.#sandbox, orphans: this.#orphans }).run();
+    this.#orphans = new Set();
+  }
+
+  async #request(): Promise<RunEnd | undefined> {
+    const catalog = await this.#tools();
+    const compaction = await compactIfNeeded(this.#deps, catalog, this.#tooLong);
+    if (compaction === "stuck") {
+      const message =
+        "the context does not fit the model's window, and there is nothing left to summarise";
+      return await this.#giveUp("compaction_limit_reached_error", message);
+    }
+    if (typeof compaction !== "string") return await this.#afterFailure(compaction);
+    if (compaction === "compacted") this.#tooLong = false;
+    const end = await askModel(this.#deps, catalog);
+    if (end.kind === "answered") {
+      this.#failures = 0;
+      this.#tooLong = false;
+      if (end.committed) this.#sandbox.acknowledge();
+    } else if (end.kind === "failed") {
+      return await this.#afterFailure(end.error);
+    }
+    return undefined;
+  }
+
+  async #afterFailure(failure: ModelError): Promise<RunEnd | undefined> {
+    const { clock, journal, logger, metrics, rng, signals } = this.#deps;
+    if (failure.kind === "too_long" && !this.#tooLong) {
+      this.#tooLong = true;
+      return undefined;
+    }
+    this.#failures += 1;
+    const decision = decideRetry(failure, this.#failures, rng);
+    if (decision.kind === "give_up") return await this.#giveUp(decision.errorType, failure.message);
+    if (this.#failures === 1) {
+      const data = {
+        type: decision.errorType,
+        message: failure.message,
+        retry_status: "retrying" as const,
+      };
+      await journal.append([newEvent(rng, "session.error", data)]);
+    }
+    logger.info(
+      { reason: failure.kind, attempt: this.#failures, durationMs: decision.afterMs },
+      "model request failed, trying again",
+    );
+    metrics.modelRetryWait.inc(decision.afterMs / 1000);
+    const wake = new AbortController();
+    const stop = journal.onChange(() => {
+      if (nextStep(journal.state).kind !== "request") wake.abort();
+    });
+    await clock
+      .sleep(decision.afterMs, AbortSignal.any([wake.signal, signals.leave, signals.dead]))
+      .catch(() => {});
+    stop();
+    return undefined;
+  }
+
+  /** This turn is dead: says so, and waits for somebody to send something. */
+  async #giveUp(
+    type: Extract<NewSessionEvent, { type: "session.error" }>["data"]["type"],
+    message: string,
+  ): Promise<RunEnd | undefined> {
+    const { rng, logger } = this.#deps;
+    this.#failures = 0;
+    this.#tooLong = false;
+    logger.warn({ reason: type }, "turn given up");
+    const error = newEvent(rng, "session.error", { type, message, retry_status: "exhausted" });
+    return await this.#appendIdle("retries_exhausted", [error]);
+  }
+
+  async #idle(step: Extract<Step, { kind: "idle" }>): Promise<RunEnd | undefined> {
+    const { journal } = this.#deps;
+    if (step.append) return await this.#appendIdle(step.reason, []);
+    return released(await journal.release({ kind: "idle", why: step.reason }));
+  }
+
+  async #appendIdle(reason: IdleReason, before: NewSessionEvent[]): Promise<RunEnd | undefined> {
+    const { journal, rng, clock, metrics } = this.#deps;
+    const idle = newEvent(rng, "session.status_idle", { stop_reason: reason });
+    const result = await journal.append([...before, idle], {
+      onlyIfTail: true,
+      release: { kind: "idle", why: reason },
+    });
+    if (result.status === "more") return undefined;
+    metrics.turnDuration.observe(
+      { outcome: reason },
+      (clock.monotonic() - this.#turnStarted) / 1000,
+    );
+    return "released";
+  }
+
+  /** Settles what is open, so that the log of an ended session has a result for each call. */
+  async #terminate(reason: "stop" | "deadline"): Promise<RunEnd | undefined> {
+    const { journal, rng } = this.#deps;
+    if (pendingCalls(journal.state).length > 0) {
+      await this.#runTools();
+      return undefined;
+    }
+    const open = journal.state.openRequest;
+    const events: NewSessionEvent[] = [
+      ...(open === undefined
+        ? []
+        : [newEvent(rng, "model.request_abandoned", { req: open.req, reason: "stopped" })]),
+      newEvent(rng, "session.terminated", { reason }),
+    ];
+    await journal.append(events, {
+      durability: "committed",
+      release: { kind: "terminated", why: reason },
+    });
+    return "released";
+  }
+
+  async #handOver(): Promise<RunEnd> {
+    await this.#deps.journal.release({ kind: "requeue" });
+    return "handed_over";
+  }
+
+  /** Calls that the last holder may have begun and that cannot be asked about: never repeated. */
+  #findOrphans(): Set<string> {
+    const calls = pendingCalls(this.#deps.journal.state).filter(
+      ({ intent, confirmation }) =>
+        intent.target === "mcp" &&
+        intent.class === "at_most_once" &&
+        (intent.permission === "allow" || confirmation?.allow === true),
+    );
+    return new Set(calls.map((call) => call.intent.id));
+  }
+
+  #tools(): Promise<ToolCatalog> {
+    this.#catalog ??= this.#loadTools();
+    return this.#catalog;
+  }
+
+  /** A server that cannot be used costs the session its tools and nothing else; the next claim tries again. */
+  async #loadTools(): Promise<ToolCatalog> {
+    const { snapshot, mcp, logger, journal, rng } = this.#deps;
+    const servers = (snapshot.agent.tools ?? []).flatMap((tool) =>
+      tool.type === "mcp_toolset" && tool.mcpServerName !== undefined ? [tool.mcpServerName] : [],
+    );
+    const listed = await Promise.all(
+      servers.map(async (server): Promise<[string, McpTool[]]> => {
+        try {
+          return [server, await mcp.listTools(server)];
+        } catch (error) {
+          const refused = isRefusal(error);
+          const type = refused ? "mcp_authentication_failed_error" : "mcp_connection_failed_error";
+          const what = refused ? "refused the session's credential" : "cannot be reached";
+          const message = `MCP server "${server}" ${what}; its tools are left out`;
+          await journal.append([
+            newEvent(rng, "session.error", { type, message, retry_status: "retrying" }),
+          ]);
+          return [server, []];
+        }
+      }),
+    );
+    const catalog = buildCatalog(snapshot, new Map(listed));
+    for (const problem of catalog.problems) logger.warn({ reason: problem }, "tool left out");
+    return catalog;
+  }
+}
+
+function released(result: "released" | "more"): RunEnd | undefined {
+  return result === "released" ? "released" : undefined;
+}

@@ -1,0 +1,120 @@
+import { type TokensRequest, type TokensResponse, tokensResponse } from "../protocol/proxy-api.ts";
+import { withDeadline } from "../runtime/abort.ts";
+import type { Clock } from "../runtime/clock.ts";
+import { AppError, codeOf, describeError, ERROR_CODES, type ErrorCode } from "../runtime/errors.ts";
+import type { Lease } from "../sessions/session-log.ts";
+
+/** Where tokens come from: the sidecar in a cluster, a local signer in local mode. */
+export interface TokenSource {
+  /** Rejects with SESSION_LEASE_LOST when the lease is not current, UNAVAILABLE when nobody answers. */
+  requestTokens(request: TokensRequest): Promise<TokensResponse>;
+}
+
+/** The tokens of one lease, asked for when first needed and again well before they expire. */
+export interface SessionTokens {
+  session(): Promise<string>;
+  execute(sandboxId: string): Promise<string>;
+  /** Forgets all: one was refused. */
+  invalidate(): void;
+}
+
+const REQUEST_DEADLINE_MS = 10_000;
+/** A token must outlive the longest wait between asking for it and its use. */
+const RENEW_BEFORE_MS = 60_000;
+
+export class SidecarTokens implements TokenSource {
+  readonly #url: string;
+  readonly #clock: Clock;
+  readonly #fetch: typeof fetch;
+
+  constructor(deps: { sidecarUrl: string; clock: Clock; fetch: typeof fetch }) {
+    this.#url = `${deps.sidecarUrl}/tokens`;
+    this.#clock = deps.clock;
+    this.#fetch = deps.fetch;
+  }
+
+  async requestTokens(request: TokensRequest): Promise<TokensResponse> {
+    return await withDeadline(this.#clock, REQUEST_DEADLINE_MS, "asking for tokens", (signal) =>
+      this.#post(request, signal),
+    );
+  }
+
+  async #post(request: TokensRequest, signal: AbortSignal): Promise<TokensResponse> {
+    const response = await this.#fetch(this.#url, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(request),
+      signal,
+    }).catch((cause: unknown) => {
+      const message = `the proxy sidecar does not answer: ${describeError(cause)}`;
+      throw new AppError("UNAVAILABLE", message, { retryable: true });
+    });
+    const body: unknown = await response.json().catch(() => undefined);
+    if (!response.ok) throw refusal(response.status, body);
+    const parsed = tokensResponse.safeParse(body);
+    if (!parsed.success) throw new AppError("INTERNAL", "the sidecar's answer holds no tokens");
+    return parsed.data;
+  }
+}
+
+export class LeaseTokens implements SessionTokens {
+  readonly #source: TokenSource;
+  readonly #lease: Pick<Lease, "ref" | "token">;
+  readonly #clock: Clock;
+  /** By sandbox; '' for the session token alone. Promises, so that parallel callers ask once. */
+  readonly #held = new Map<string, Promise<TokensResponse>>();
+
+  constructor(deps: {
+    source: TokenSource;
+    lease: Pick<Lease, "ref" | "token">;
+    clock: Clock;
+  }) {
+    this.#source = deps.source;
+    this.#lease = deps.lease;
+    this.#clock = deps.clock;
+  }
+
+  async session(): Promise<string> {
+    return (await this.#fresh("")).sessionToken;
+  }
+
+  async execute(sandboxId: string): Promise<string> {
+    const { executeToken } = await this.#fresh(sandboxId);
+    if (executeToken !== undefined) return executeToken;
+    throw new AppError("FORBIDDEN", `no execute token was issued for sandbox ${sandboxId}`);
+  }
+
+  invalidate(): void {
+    this.#held.clear();
+  }
+
+  async #fresh(sandboxId: string): Promise<TokensResponse> {
+    const held = await this.#held.get(sandboxId)?.catch(() => undefined);
+    if (held !== undefined && held.expiresAt - RENEW_BEFORE_MS > this.#clock.now()) return held;
+    const { ref, token } = this.#lease;
+    const asked = this.#source.requestTokens({
+      sessionId: ref.id,
+      tenant: ref.tenant,
+      leaseToken: token,
+      ...(sandboxId === "" ? {} : { sandbox: { id: sandboxId } }),
+    });
+    this.#held.set(sandboxId, asked);
+    // A failed request must not be remembered.
+    asked.catch(() => this.#held.delete(sandboxId));
+    return await asked;
+  }
+}
+
+function refusal(status: number, body: unknown): AppError {
+  const error =
+    typeof body === "object" && body !== null && "error" in body ? body.error : undefined;
+  const code = codeOf(error);
+  const known = code !== undefined && isErrorCode(code) ? code : undefined;
+  const fallback: ErrorCode = status >= 500 ? "UNAVAILABLE" : "FORBIDDEN";
+  const message = `the sidecar issues no token: ${describeError(error) || `status ${status}`}`;
+  return new AppError(known ?? fallback, message, { retryable: status >= 500 });
+}
+
+function isErrorCode(code: string): code is ErrorCode {
+  return Object.hasOwn(ERROR_CODES, code);
+}

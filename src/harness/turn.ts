@@ -1,0 +1,284 @@
+import { LIMITS, type NewSessionEvent, type SessionEventData } from "../protocol/session-event.ts";
+import { hasCode } from "../runtime/errors.ts";
+import { estimateTokens, planCompaction, summaryRequest } from "./compaction.ts";
+import { DeltaPublisher } from "./delta-publisher.ts";
+import {
+  type Block,
+  isModelError,
+  type Model,
+  type ModelAnswer,
+  ModelError,
+  type ModelErrorKind,
+  type ModelRequest,
+} from "./model.ts";
+import { newEvent, type RunContext, resultEvent } from "./run-context.ts";
+import type { SessionTokens } from "./tokens.ts";
+import type { ToolCatalog } from "./tools.ts";
+import { buildTranscript } from "./transcript.ts";
+
+export interface TurnDeps extends RunContext {
+  model: Model;
+  tokens: SessionTokens;
+}
+
+/** How one model request ended; the log already says so. */
+export type RequestEnd =
+  | { kind: "answered"; committed: boolean }
+  /** By the user, or because the session is to stop. */
+  | { kind: "interrupted" }
+  /** Time to finish was up. */
+  | { kind: "broken_off" }
+  | { kind: "failed"; error: ModelError };
+
+export type CompactionEnd = "not_needed" | "compacted" | "stuck" | ModelError;
+
+/** Asks the model once: request_start, stream, and the answer with its tool intents as one batch. */
+export async function askModel(deps: TurnDeps, catalog: ToolCatalog): Promise<RequestEnd> {
+  const { journal, rng, snapshot } = deps;
+  const upto = journal.state.seq;
+  const request = requestOf(deps, catalog, upto);
+  const req = rng.id("req");
+  const start = newEvent(rng, "model.request_start", { req, upto, model: snapshot.agent.model });
+  if (journal.state.lastEnd === undefined && journal.state.attemptedUpto === 0) observeStart(deps);
+  await journal.append([start]);
+  const eventId = rng.id("sevt");
+  const preview = new DeltaPublisher({ lease: deps.lease, clock: deps.clock, eventId });
+  const interrupt = interruptSignal(deps, upto);
+  try {
+    const signal = AbortSignal.any([interrupt.signal, deps.signals.hard, deps.signals.dead]);
+    const answer = await streamAnswer(deps, request, preview, signal);
+    preview.flush();
+    return await recordAnswer(deps, catalog, { req, eventId, answer });
+  } catch (error) {
+    deps.signals.dead.throwIfAborted();
+    if (interrupt.signal.aborted) return await recordInterrupt(deps, { req, eventId, preview });
+    if (deps.signals.hard.aborted) {
+      await journal.append([
+        newEvent(rng, "model.request_abandoned", { req, reason: "handed_over" }),
+      ]);
+      return { kind: "broken_off" };
+    }
+    if (!isModelError(error)) throw error;
+    deps.logger.debug({ reason: error.kind }, "model request failed");
+    await journal.append([newEvent(rng, "model.request_abandoned", { req, reason: error.kind })]);
+    return { kind: "failed", error };
+  } finally {
+    interrupt.close();
+  }
+}
+
+function requestOf(deps: TurnDeps, catalog: ToolCatalog, upto: number): ModelRequest {
+  const { agent } = deps.snapshot;
+  return {
+    model: agent.model,
+    maxTokens: agent.maxOutputTokens,
+    system: agent.system,
+    tools: catalog.declarations(),
+    messages: buildTranscript(deps.journal.state.events, upto),
+  };
+}
+
+async function streamAnswer(
+  deps: TurnDeps,
+  request: ModelRequest,
+  preview: DeltaPublisher,
+  signal: AbortSignal,
+): Promise<ModelAnswer> {
+  const { clock, metrics } = deps;
+  const started = clock.monotonic();
+  let first = true;
+  metrics.modelInflight.inc();
+  try {
+    const answer = await deps.model.stream(request, {
+      sessionToken: await sessionToken(deps),
+      signal,
+      onText: (text) => {
+        if (first) metrics.modelFirstChunk.observe((clock.monotonic() - started) / 1000);
+        first = false;
+        preview.push(text);
+      },
+    });
+    metrics.modelRequests.inc({ outcome: "ok", error_type: "" });
+    countTokens(deps, answer);
+    return answer;
+  } catch (error) {
+    if (isModelError(error)) {
+      metrics.modelRequests.inc({ outcome: "error", error_type: error.kind });
+      if (error.kind === "unauthorized") deps.tokens.invalidate();
+    } else if (signal.aborted) {
+      metrics.modelRequests.inc({ outcome: "interrupted", error_type: "" });
+    }
+    throw error;
+  } finally {
+    metrics.modelInflight.dec();
+    metrics.modelDuration.observe((clock.monotonic() - started) / 1000);
+  }
+}
+
+/** Without a token no request can be made: to the turn that is one more way to fail to reach the model. */
+async function sessionToken(deps: TurnDeps): Promise<string> {
+  try {
+    return await deps.tokens.session();
+  } catch (error) {
+    if (hasCode(error, "SESSION_LEASE_LOST")) throw error;
+    const kind: ModelErrorKind =
+      hasCode(error, "FORBIDDEN") || hasCode(error, "UNAUTHENTICATED")
+        ? "unauthorized"
+        : "connection";
+    throw new ModelError(kind, Error.isError(error) ? error.message : "no session token");
+  }
+}
+
+async function recordAnswer(
+  deps: TurnDeps,
+  catalog: ToolCatalog,
+  end: { req: string; eventId: string; answer: ModelAnswer },
+): Promise<RequestEnd> {
+  const { rng, journal } = deps;
+  const { content, stopReason, usage } = end.answer;
+  const data = { req: end.req, message: content, stop_reason: stopReason, usage };
+  const events: NewSessionEvent[] = [newEvent(rng, "model.request_end", data, end.eventId)];
+  let sideEffects = false;
+  for (const block of content.filter(isToolUse)) {
+    const { intent, refusal } = catalog.intentOf(block);
+    if (journal.state.calls.has(intent.id)) {
+      throw new ModelError("malformed", `the model used the tool call id ${intent.id} twice`);
+    }
+    events.push(newEvent(rng, "tool.intent", intent));
+    if (refusal === undefined) sideEffects ||= intent.target !== "harness";
+    else
+      events.push(
+        resultEvent(rng, intent.id, { content: refusal, isError: true, outcome: "denied" }),
+      );
+  }
+  checkSize(events);
+  await journal.append(events, { durability: sideEffects ? "committed" : "applied" });
+  return { kind: "answered", committed: sideEffects };
+}
+
+/** The user saw the text, so it stays; calls that were not complete never existed. */
+async function recordInterrupt(
+  deps: TurnDeps,
+  end: { req: string; eventId: string; preview: DeltaPublisher },
+): Promise<RequestEnd> {
+  end.preview.flush();
+  const { text } = end.preview;
+  const message = text === "" ? [] : [{ type: "text", text }];
+  const data: SessionEventData<"model.request_end"> = {
+    req: end.req,
+    message,
+    stop_reason: "interrupted",
+    usage: NO_USAGE,
+    partial: true,
+  };
+  await deps.journal.append([newEvent(deps.rng, "model.request_end", data, end.eventId)]);
+  return { kind: "interrupted" };
+}
+
+/** A broken-off stream has not said what it cost. */
+const NO_USAGE = {
+  input_tokens: 0,
+  output_tokens: 0,
+  cache_creation_input_tokens: 0,
+  cache_read_input_tokens: 0,
+};
+
+/** Aborts when an interrupt or a stop arrives that the request has not seen. */
+function interruptSignal(deps: TurnDeps, upto: number): { signal: AbortSignal; close: () => void } {
+  const controller = new AbortController();
+  const { journal } = deps;
+  const check = () => {
+    if (journal.state.interruptSeq > upto || journal.state.stop !== undefined) controller.abort();
+  };
+  const close = journal.onChange(check);
+  check();
+  return { signal: controller.signal, close };
+}
+
+function isToolUse(block: Block): boolean {
+  return block.type === "tool_use";
+}
+
+function checkSize(events: readonly NewSessionEvent[]): void {
+  const sizes = events.map((event) => Buffer.byteLength(JSON.stringify(event.data)));
+  const batch = sizes.reduce((sum, size) => sum + size, 0);
+  if (Math.max(...sizes) > LIMITS.eventBytes || batch > LIMITS.batchBytes) {
+    throw new ModelError(
+      "refused",
+      `the model's answer of ${batch} bytes is larger than the log takes`,
+    );
+  }
+}
+
+function countTokens(deps: TurnDeps, { usage }: ModelAnswer): void {
+  const counts = {
+    input: usage.input_tokens,
+    output: usage.output_tokens,
+    cache_read: usage.cache_read_input_tokens,
+    cache_write: usage.cache_creation_input_tokens,
+  };
+  for (const [type, tokens] of Object.entries(counts)) {
+    deps.metrics.modelTokens.inc({ type }, tokens);
+  }
+}
+
+function observeStart(deps: TurnDeps): void {
+  const ms = Math.max(0, deps.clock.now() - deps.journal.state.createdAt);
+  deps.metrics.sessionStart.observe(ms / 1000);
+}
+
+/**
+ * Replaces a prefix of the context by a summary when the next request would come near the window.
+ * The log keeps everything.
+ */
+export async function compactIfNeeded(
+  deps: TurnDeps,
+  catalog: ToolCatalog,
+  forced: boolean,
+): Promise<CompactionEnd> {
+  const { journal, rng, snapshot, signals } = deps;
+  const { agent } = snapshot;
+  const upto = journal.state.seq;
+  const tools = catalog.declarations();
+  const plan = planCompaction({
+    events: journal.state.events,
+    upto,
+    fixedTokens: estimateTokens(tools) + estimateTokens(agent.system ?? ""),
+    window: { contextTokens: agent.contextWindowTokens, maxOutputTokens: agent.maxOutputTokens },
+    forced,
+  });
+  if (plan.kind !== "compact") return plan.kind === "none" ? "not_needed" : "stuck";
+  const base = {
+    model: agent.model,
+    maxTokens: agent.maxOutputTokens,
+    system: agent.system,
+    tools,
+  };
+  const request = summaryRequest(journal.state.events, plan.to, base);
+  const interrupt = interruptSignal(deps, upto);
+  const unseen = new DeltaPublisher({
+    lease: { publishDelta: () => {} },
+    clock: deps.clock,
+    eventId: "",
+  });
+  try {
+    const signal = AbortSignal.any([interrupt.signal, signals.hard, signals.dead]);
+    const answer = await streamAnswer(deps, request, unseen, signal);
+    const summary = answer.content.map(textOf).join("\n").trim();
+    if (summary === "") return new ModelError("malformed", "the model answered without a summary");
+    await journal.append([newEvent(rng, "context.compacted", { from: 1, to: plan.to, summary })]);
+    return "compacted";
+  } catch (error) {
+    signals.dead.throwIfAborted();
+    // The loop looks at the log again and finds why.
+    if (interrupt.signal.aborted || signals.hard.aborted) return "not_needed";
+    if (isModelError(error)) return error;
+    throw error;
+  } finally {
+    interrupt.close();
+  }
+}
+
+function textOf(block: Block): string {
+  return block.type === "text" && typeof block.text === "string" ? block.text : "";
+}

@@ -1,0 +1,241 @@
+import type { SandboxClient } from "../protocol/sandbox-client.ts";
+import { withDeadline } from "../runtime/abort.ts";
+import { backoffMs } from "../runtime/backoff.ts";
+import type { Clock } from "../runtime/clock.ts";
+import { codeOf, describeError, hasCode } from "../runtime/errors.ts";
+import type { Runnable } from "../runtime/group.ts";
+import type { Logger } from "../runtime/logger.ts";
+import type { Rng } from "../runtime/rng.ts";
+import type { Lease, WakeQueue } from "../sessions/session-log.ts";
+import { Journal } from "./journal.ts";
+import type { McpHands } from "./mcp-hands.ts";
+import type { HarnessMetrics } from "./metrics.ts";
+import type { Model } from "./model.ts";
+import { newEvent, type RunSignals } from "./run-context.ts";
+import { SessionRun } from "./session-run.ts";
+import { LeaseTokens, type SessionTokens, type TokenSource } from "./tokens.ts";
+
+/**
+ * `starting`: not claiming yet. `running`: claims sessions. `draining`: claims none, hands over those
+ * it holds. `stopped`: holds none. `failed`: the queue broke; its leases run out by themselves.
+ */
+export const WORKER_STATES = ["starting", "running", "draining", "stopped", "failed"] as const;
+export type WorkerState = (typeof WORKER_STATES)[number];
+
+export interface WorkerDeps {
+  queue: WakeQueue;
+  model: Model;
+  tokens: TokenSource;
+  /** Made once per session; the function gives a valid execute token for an address. */
+  sandboxClient: (token: (address: string) => Promise<string>) => SandboxClient;
+  /** Made once per session. */
+  mcp: (tokens: SessionTokens) => McpHands;
+  clock: Clock;
+  rng: Rng;
+  logger: Logger;
+  metrics: HarnessMetrics;
+  options?: Partial<WorkerOptions>;
+}
+
+export interface WorkerOptions {
+  /** Sessions worked on at the same time. */
+  concurrency: number;
+  /** Time a session gets to come to a log boundary once the worker is to stop. */
+  graceMs: number;
+}
+
+export interface Worker extends Runnable {
+  readonly state: WorkerState;
+  readonly active: number;
+}
+
+const DEFAULTS: WorkerOptions = { concurrency: 50, graceMs: 20_000 };
+/** After the grace, for breaking off and for the last writes. */
+const BREAK_OFF_MS = 10_000;
+/** A session whose work fails again and again in this worker must not spin. */
+const FAILURE_BACKOFF = { baseMs: 1000, maxMs: 60_000 };
+/** Failures in a row after which a session is told and left idle. */
+const GIVE_UP_AFTER = 5;
+
+/** Claims sessions and works on them until the signal aborts; then hands them over and resolves. */
+export function createWorker(deps: WorkerDeps): Worker {
+  return new HarnessWorker(deps);
+}
+
+class HarnessWorker implements Worker {
+  readonly name = "worker";
+  readonly #deps: WorkerDeps;
+  readonly #options: WorkerOptions;
+  readonly #sessions = new Set<Promise<void>>();
+  readonly #failures = new Map<string, number>();
+  readonly #leave = new AbortController();
+  readonly #hard = new AbortController();
+  #state: WorkerState = "starting";
+  #stoppingSince = 0;
+
+  constructor(deps: WorkerDeps) {
+    this.#deps = deps;
+    this.#options = { ...DEFAULTS, ...deps.options };
+    deps.metrics.capacity.set(this.#options.concurrency);
+    this.#enter("starting");
+  }
+
+  get state(): WorkerState {
+    return this.#state;
+  }
+
+  get active(): number {
+    return this.#sessions.size;
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    this.#enter("running");
+    try {
+      const capacity = () => this.#options.concurrency - this.#sessions.size;
+      for await (const lease of this.#deps.queue.claim({ capacity, signal })) this.#start(lease);
+    } catch (error) {
+      this.#enter("failed");
+      this.#leave.abort();
+      await this.#drain();
+      throw error;
+    }
+    this.#enter("draining");
+    this.#stoppingSince = this.#deps.clock.monotonic();
+    this.#leave.abort();
+    await this.#drain();
+    this.#enter("stopped");
+  }
+
+  #enter(state: WorkerState): void {
+    this.#state = state;
+    for (const name of WORKER_STATES) {
+      this.#deps.metrics.state.set({ state: name }, name === state ? 1 : 0);
+    }
+    this.#deps.logger.info({ state }, "worker state");
+  }
+
+  #start(lease: Lease): void {
+    const { metrics } = this.#deps;
+    metrics.claims.inc({ outcome: lease.takeover > 0 ? "takeover" : "fresh" });
+    if (lease.takeover > 0) metrics.takeovers.inc({ cause: "lease_expired" });
+    const task = this.#hold(lease).finally(() => {
+      this.#sessions.delete(task);
+      metrics.activeSessions.set(this.#sessions.size);
+    });
+    this.#sessions.add(task);
+    metrics.activeSessions.set(this.#sessions.size);
+  }
+
+  /** One session from claim to release; never rejects: one bad session fails that session only. */
+  async #hold(lease: Lease): Promise<void> {
+    const { clock, metrics } = this.#deps;
+    const logger = this.#deps.logger.child({ sessionId: lease.ref.id, epoch: lease.epoch });
+    logger.info({ attempt: lease.takeover }, "session claimed");
+    try {
+      const end = await this.#work(lease, logger);
+      this.#failures.delete(lease.ref.id);
+      metrics.sessionEnds.inc({ outcome: end });
+      if (end === "handed_over") {
+        metrics.handoverDuration.observe((clock.monotonic() - this.#stoppingSince) / 1000);
+      }
+      logger.info({ reason: end }, "session given up");
+    } catch (error) {
+      if (lease.lost.aborted || hasCode(error, "SESSION_LEASE_LOST")) {
+        metrics.sessionEnds.inc({ outcome: "lost" });
+        logger.info("lease lost, session left alone");
+        return;
+      }
+      metrics.sessionEnds.inc({ outcome: "failed" });
+      logger.error({ err: describeError(error), reason: codeOf(error) }, "session failed");
+      await this.#putAside(lease, logger);
+    }
+  }
+
+  async #work(lease: Lease, logger: Logger): Promise<"released" | "handed_over"> {
+    const { clock, rng, metrics, model, sandboxClient } = this.#deps;
+    const journal = new Journal({ lease, clock });
+    const signals: RunSignals = {
+      dead: AbortSignal.any([lease.lost, journal.broken]),
+      leave: this.#leave.signal,
+      hard: this.#hard.signal,
+    };
+    const tokens = new LeaseTokens({ source: this.#deps.tokens, lease, clock });
+    const mcp = this.#deps.mcp(tokens);
+    try {
+      const { snapshot } = await withDeadline(clock, BREAK_OFF_MS, "reading the session", () =>
+        lease.getSession(),
+      );
+      const run = new SessionRun({
+        lease,
+        journal,
+        snapshot,
+        clock,
+        rng,
+        logger,
+        metrics,
+        signals,
+        model,
+        tokens,
+        mcp,
+        sandboxClient,
+      });
+      return await run.run();
+    } finally {
+      journal.close();
+      // Servers may be slow to answer a goodbye; the session need not wait for it.
+      withDeadline(clock, BREAK_OFF_MS, "closing MCP sessions", () => mcp.close()).catch(() => {});
+    }
+  }
+
+  /** Gives a failed session up with a delay; after several failures says so in its log and stops. */
+  async #putAside(lease: Lease, logger: Logger): Promise<void> {
+    const { clock, rng } = this.#deps;
+    const failures = (this.#failures.get(lease.ref.id) ?? 0) + 1;
+    this.#failures.set(lease.ref.id, failures);
+    try {
+      if (failures >= GIVE_UP_AFTER) await this.#reportFailure(lease);
+      else {
+        const ms = clock.now() + backoffMs(failures, FAILURE_BACKOFF, rng);
+        await withDeadline(clock, BREAK_OFF_MS, "releasing the session", () =>
+          lease.release({ kind: "at", ms }),
+        );
+      }
+    } catch (error) {
+      // The lease runs out by itself, and the next worker sees a takeover.
+      logger.warn({ err: describeError(error) }, "failed session could not be released");
+    }
+  }
+
+  async #reportFailure(lease: Lease): Promise<void> {
+    const { clock, rng } = this.#deps;
+    this.#failures.delete(lease.ref.id);
+    const error = newEvent(rng, "session.error", {
+      type: "unknown_error",
+      message: "the harness failed on this session several times; see its log",
+      retry_status: "exhausted",
+    });
+    const idle = newEvent(rng, "session.status_idle", { stop_reason: "retries_exhausted" });
+    await withDeadline(clock, BREAK_OFF_MS, "reporting the failure", async () => {
+      // Reading moves the position to the tail, where the report belongs.
+      const unread = lease.getEvents({ after: lease.position().seq })[Symbol.asyncIterator]();
+      while ((await unread.next()).done !== true);
+      const release = { kind: "idle" as const, why: "retries_exhausted" };
+      await lease.emitEvents([error, idle], { release });
+    });
+  }
+
+  /** Waits for the sessions to come to a boundary, then breaks off what has not. */
+  async #drain(): Promise<void> {
+    const { clock, logger } = this.#deps;
+    const all = () => Promise.all(this.#sessions);
+    try {
+      await withDeadline(clock, this.#options.graceMs, "handing sessions over", all);
+    } catch {
+      this.#hard.abort();
+      logger.warn({ count: this.#sessions.size }, "grace is over, breaking off");
+      await withDeadline(clock, BREAK_OFF_MS, "breaking off", all).catch(() => {
+        logger.error({ count: this.#sessions.size }, "sessions left to their leases");
+      });
+    }
+  }
+}
