@@ -1,11 +1,11 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
+import { assert, jsonValue, property } from "fast-check";
 import { parseJsonText } from "./json-text.ts";
 
 describe("parseJsonText", () => {
   it("agrees with JSON.parse on any JSON", () => {
-    fc.assert(
-      fc.property(fc.jsonValue(), (value) => {
+    assert(
+      property(jsonValue(), (value) => {
         const text = JSON.stringify(value, null, 1);
         expect(JSON.stringify(parseJsonText(text, 64))).toBe(JSON.stringify(JSON.parse(text)));
       }),

@@ -1,0 +1,133 @@
+import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
+import type {
+  CredentialRequest,
+  CredentialSource,
+} from "../../src/credentials/credential-source.ts";
+
+/** A source under test, and the hand of whoever keeps its values. */
+export interface SourceFixture {
+  source: CredentialSource;
+  /** Stores a value, or another one in its place. */
+  put(tenant: string, name: string, key: string, value: string): Promise<void>;
+  /** Takes the whole place away. */
+  remove(tenant: string, name: string): Promise<void>;
+  /** Makes the source unreadable: denied, unreachable, or open to others. */
+  breakDown(): Promise<void>;
+  close(): Promise<void>;
+}
+
+const MARKER = "CNRY-credential-source-4f9a";
+
+export function request(changes: Partial<CredentialRequest> = {}): CredentialRequest {
+  return {
+    tenant: "team-a",
+    vault: "main",
+    entry: { name: "docs", secretRef: { name: "docs-token", key: "token" } },
+    ...changes,
+  };
+}
+
+/** What every CredentialSource promises; run on each of them. */
+export function credentialSourceContract(
+  name: string,
+  createFixture: () => Promise<SourceFixture>,
+): void {
+  describe(`${name} keeps the CredentialSource contract`, () => {
+    let fixture: SourceFixture;
+    beforeEach(async () => {
+      fixture = await createFixture();
+    });
+    afterEach(async () => {
+      await fixture.close();
+    });
+
+    it("reads the value of an entry and hides it from printing", async () => {
+      await fixture.put("team-a", "docs-token", "token", MARKER);
+
+      const credential = await fixture.source.read(request());
+
+      expect(credential.value.reveal()).toBe(MARKER);
+      expect(JSON.stringify(credential)).not.toContain(MARKER);
+      expect(credential.version).toMatch(/^[\w.-]+$/);
+    });
+
+    it("gives the same version for the same value and another one after a change", async () => {
+      await fixture.put("team-a", "docs-token", "token", MARKER);
+      const first = await fixture.source.read(request());
+      const again = await fixture.source.read(request());
+
+      await fixture.put("team-a", "docs-token", "token", `${MARKER}-rotated`);
+      const rotated = await fixture.source.read(request());
+
+      expect(again.version).toBe(first.version);
+      expect(rotated.version).not.toBe(first.version);
+      expect(rotated.value.reveal()).toBe(`${MARKER}-rotated`);
+    });
+
+    it("forgives the line break that editors put at the end", async () => {
+      await fixture.put("team-a", "docs-token", "token", `${MARKER}\n`);
+
+      expect((await fixture.source.read(request())).value.reveal()).toBe(MARKER);
+    });
+
+    it("does not find the value of another tenant", async () => {
+      await fixture.put("team-b", "docs-token", "token", MARKER);
+
+      await expect(fixture.source.read(request())).rejects.toMatchObject({
+        code: "CREDENTIAL_NOT_FOUND",
+      });
+    });
+
+    it.each([
+      { place: "place", entry: { name: "docs", secretRef: { name: "absent", key: "token" } } },
+      { place: "key", entry: { name: "docs", secretRef: { name: "docs-token", key: "absent" } } },
+      { place: "key", entry: { name: "docs", secretRef: { name: "docs-token", key: "toString" } } },
+    ])("says which $place is missing", async ({ entry }) => {
+      await fixture.put("team-a", "docs-token", "token", MARKER);
+
+      await expect(fixture.source.read(request({ entry }))).rejects.toMatchObject({
+        code: "CREDENTIAL_NOT_FOUND",
+        message: expect.stringContaining(
+          `key "${entry.secretRef.key}" of secret "${entry.secretRef.name}" in namespace "team-a"`,
+        ),
+      });
+    });
+
+    it("does not find a value that was taken away", async () => {
+      await fixture.put("team-a", "docs-token", "token", MARKER);
+      await fixture.source.read(request());
+
+      await fixture.remove("team-a", "docs-token");
+
+      await expect(fixture.source.read(request())).rejects.toMatchObject({
+        code: "CREDENTIAL_NOT_FOUND",
+      });
+    });
+
+    it.each([
+      { what: "empty", value: "" },
+      { what: "shorter than 8 bytes", value: "short" },
+      { what: "with a line break inside", value: `${MARKER}\r\nx-admin: true` },
+      { what: "with a NUL", value: `${MARKER}\u0000` },
+      { what: "not ASCII", value: `${MARKER}é` },
+      { what: "longer than a header may be", value: "x".repeat(8193) },
+    ])("refuses a value that is $what, without repeating it", async ({ value }) => {
+      await fixture.put("team-a", "docs-token", "token", value);
+
+      await expect(fixture.source.read(request())).rejects.toMatchObject({
+        code: "CREDENTIAL_UNAVAILABLE",
+        message: expect.not.stringMatching(/CNRY|x-admin|xxxx/),
+      });
+    });
+
+    it("says it is unavailable, not missing, when the place cannot be read", async () => {
+      await fixture.put("team-a", "docs-token", "token", MARKER);
+
+      await fixture.breakDown();
+
+      await expect(fixture.source.read(request())).rejects.toMatchObject({
+        code: "CREDENTIAL_UNAVAILABLE",
+      });
+    });
+  });
+}
