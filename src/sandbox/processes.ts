@@ -54,11 +54,9 @@ export async function killAll(
   sandboxId: string,
 ): Promise<number> {
   for (let round = 0; round < KILL_ROUNDS; round += 1) {
-    const processes = listProcesses(sandboxId);
-    const victims = planKill(processes, root, process.pid);
-    // The group in one system call: a fork storm cannot outrun it. Without /proc it is all we have.
-    const inGroup = processes.some(({ group }) => group === root);
-    if (root !== undefined && (inGroup || (processes.length === 0 && round === 0))) kill(-root);
+    // First the group, in one system call: a fork storm cannot outrun it, while looking takes long.
+    if (root !== undefined) kill(-root);
+    const victims = planKill(listProcesses(sandboxId), root, process.pid);
     for (const pid of victims) kill(pid);
     if (victims.length === 0) return 0;
     await clock.sleep(ROUND_MS);
