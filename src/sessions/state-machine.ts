@@ -321,7 +321,7 @@ function isParked(state: LogState): boolean {
 
 function reasonOf(event: NewEvent): string {
   const reason = member(event, "reason");
-  return typeof reason === "string" ? reason : "";
+  return typeof reason === "string" ? reason.replaceAll(/\W/g, "") : "";
 }
 
 function makeDue(state: LogState, now: number): LogState {

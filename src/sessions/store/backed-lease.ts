@@ -18,7 +18,7 @@ import type {
   StoredEvent,
 } from "../session-log.ts";
 import { observeAppend } from "./append-observer.ts";
-import { checkEvents } from "./event-limits.ts";
+import { checkEvents, checkRelease } from "./event-limits.ts";
 import { leaseLost, rewound, sessionNotFound } from "./log-errors.ts";
 import { readEvents } from "./log-reader.ts";
 import { ReadCursor } from "./read-cursor.ts";
@@ -121,6 +121,7 @@ export class BackedLease implements Lease {
 
   release(release: Release): Promise<"released" | "more"> {
     return this.#inTurn(async () => {
+      checkRelease(release);
       const op = { token: this.token, seen: this.#cursor.seen, release };
       this.#ending = true;
       const reply = await this.#deps.backend.release(this.ref, op).catch((error: unknown) => {
@@ -156,6 +157,7 @@ export class BackedLease implements Lease {
   async #emit(events: NewEvent[], options: LeaseEmitOptions): Promise<EmitResult> {
     checkEvents(events);
     const release = options.release ?? null;
+    checkRelease(release);
     const prev = this.#cursor.position;
     const wantsTail = options.onlyIfTail === true || release?.kind === "idle";
     if (wantsTail && this.#cursor.seen < prev.seq) {

@@ -180,8 +180,8 @@ export class BackedQueue implements WakeQueue {
   async #beat(): Promise<void> {
     const now = this.#deps.clock.monotonic();
     if (now - this.#beatAt < HEARTBEAT_MS) return;
-    this.#beatAt = now;
     await this.#deps.backend.heartbeat(this.#deps.worker);
+    this.#beatAt = now;
   }
 
   #warn(error: unknown, message: string): void {

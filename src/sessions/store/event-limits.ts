@@ -1,6 +1,6 @@
 import { type Json, LIMITS } from "../../protocol/session-event.ts";
 import { AppError } from "../../runtime/errors.ts";
-import type { NewEvent } from "../session-log.ts";
+import type { NewEvent, Release } from "../session-log.ts";
 
 /** Checks a batch against session-log §3.5. INPUT_INVALID, SESSION_EVENT_TOO_LARGE. */
 export function checkEvents(events: readonly NewEvent[]): void {
@@ -28,6 +28,13 @@ export function checkSizes(events: readonly NewEvent[]): void {
       `a batch of ${events.length} events has ${total} bytes of JSON; a batch may have ${LIMITS.batchBytes}. Append it in parts`,
       { details: { bytes: total, limit: LIMITS.batchBytes } },
     );
+  }
+}
+
+/** A reason is one word of a closed set, never text of a conversation. INPUT_INVALID. */
+export function checkRelease(release: Release | null): void {
+  if (release !== null && "why" in release && !/^\w{0,64}$/.test(release.why)) {
+    throw new AppError("INPUT_INVALID", "the reason of a state is one word");
   }
 }
 

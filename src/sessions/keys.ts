@@ -1,0 +1,91 @@
+import { AppError } from "../runtime/errors.ts";
+import { parseSessionId } from "./ids.ts";
+import { partitionName } from "./pool-code.ts";
+import type { PoolKey, SessionRef } from "./session-log.ts";
+
+/** Every Redis key (design: session-log §3.1). All keys of a session share the slot of its partition. */
+
+export interface PartitionKeys {
+  /** What a member of `due` is prefixed with to give the session's keys. */
+  prefix: string;
+  due: string;
+  bell: string;
+  hands: string;
+  hbell: string;
+  state: string;
+  sbell: string;
+  arch: string;
+  workers: string;
+}
+
+export interface SessionKeys extends PartitionKeys {
+  /** `<tenant>:<session id>`: its name in the partition's tables. */
+  member: string;
+  meta: string;
+  log: string;
+  idempotency: string;
+  preview: string;
+  payloads: string;
+  snapshot: string;
+  index: string;
+  notify: string;
+  deltas: string;
+}
+
+export function partitionKeys(code: string, partition: string): PartitionKeys {
+  const tag = `drover:{${code}.${partition}}`;
+  return {
+    prefix: `${tag}:`,
+    due: `${tag}:q:due`,
+    bell: `${tag}:q:bell`,
+    hands: `${tag}:q:hands`,
+    hbell: `${tag}:q:hbell`,
+    state: `${tag}:q:state`,
+    sbell: `${tag}:q:sbell`,
+    arch: `${tag}:q:arch`,
+    workers: `${tag}:q:w`,
+  };
+}
+
+export function poolPartitions(pool: PoolKey): PartitionKeys[] {
+  return Array.from({ length: pool.partitions }, (_, p) =>
+    partitionKeys(pool.code, partitionName(p)),
+  );
+}
+
+/** SESSION_NOT_FOUND when tenant or id cannot name a session; so no input reaches another key. */
+export function sessionKeys(ref: SessionRef): SessionKeys {
+  const { pool, partition } = parseSessionId(ref.id);
+  if (!/^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/.test(ref.tenant)) {
+    throw new AppError("SESSION_NOT_FOUND", `"${ref.tenant}" is not a namespace`);
+  }
+  const common = partitionKeys(pool, partition);
+  const member = `${ref.tenant}:${ref.id}`;
+  const own = `${common.prefix}${member}`;
+  return {
+    ...common,
+    member,
+    meta: `${own}:m`,
+    log: `${own}:l`,
+    idempotency: `${own}:k`,
+    preview: `${own}:d`,
+    payloads: `${own}:b`,
+    snapshot: `drover:s:{${pool}.${partition}}:${member}`,
+    index: `${common.prefix}${ref.tenant}:ix`,
+    notify: `${own}:n`,
+    deltas: `${own}:v`,
+  };
+}
+
+export function refOfMember(member: string): SessionRef {
+  const at = member.indexOf(":");
+  return { tenant: member.slice(0, at), id: member.slice(at + 1) };
+}
+
+export function poolConfigKey(code: string): string {
+  return `drover:cfg:${code}`;
+}
+
+export function bindingKey(sandboxId: string): string {
+  return `drover:px:bind:${sandboxId}`;
+}

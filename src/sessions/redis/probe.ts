@@ -1,0 +1,162 @@
+import type { Redis } from "ioredis";
+import { AppError, describeError } from "../../runtime/errors.ts";
+import type { CommitMode } from "../session-log.ts";
+import { createConnection, endpointOf, type RedisAddress } from "./connection.ts";
+import { isAuthError, isServerReply } from "./redis-errors.ts";
+
+/** What the server is, and what could not be found out because it forbids the question. */
+export interface RedisFacts {
+  product: "redis" | "valkey";
+  version: string;
+  /** Settings that could not be read, for a warning. */
+  unknown: string[];
+}
+
+/**
+ * Asks a server at start-up whether the log may trust it. Throws REDIS_UNREACHABLE,
+ * REDIS_AUTH_FAILED, REDIS_EVICTS, REDIS_DURABILITY_NOT_KEPT or REDIS_UNSUPPORTED; the message
+ * says what to change. `poolCode` names keys this user may touch.
+ */
+export async function probeRedis(
+  address: RedisAddress,
+  options: { commit: CommitMode; poolCode?: string | undefined },
+): Promise<RedisFacts> {
+  const endpoint = endpointOf(address);
+  const connection = createConnection(address, "probe");
+  let lastError: unknown;
+  connection.on("error", (error) => {
+    lastError ??= error;
+  });
+  try {
+    await connection.connect();
+    const facts = await checkVersion(connection, endpoint);
+    await checkEviction(connection, endpoint);
+    await checkDurability(connection, { ...options, endpoint, facts });
+    await checkScripting(connection, options.poolCode ?? "prob", endpoint);
+    return facts;
+  } catch (error) {
+    if (error instanceof AppError) throw error;
+    throw connectionError(lastError ?? error, endpoint, address.username);
+  } finally {
+    connection.disconnect();
+  }
+}
+
+function connectionError(error: unknown, endpoint: string, username = "default"): AppError {
+  if (isAuthError(error)) {
+    return new AppError(
+      "REDIS_AUTH_FAILED",
+      `Redis at ${endpoint} refuses user "${username}"; check its password and its rights`,
+      { cause: error },
+    );
+  }
+  return new AppError(
+    "REDIS_UNREACHABLE",
+    `Redis at ${endpoint} cannot be reached (${describeError(error)}); check its address, that it runs, and network policies`,
+    { cause: error, retryable: true },
+  );
+}
+
+async function checkVersion(connection: Redis, endpoint: string): Promise<RedisFacts> {
+  const info = infoFields(await connection.info("server"));
+  const product = info.get("server_name") === "valkey" ? "valkey" : "redis";
+  const version = info.get(product === "valkey" ? "valkey_version" : "redis_version") ?? "0";
+  const needed = product === "valkey" ? 8 : 7;
+  if (Number.parseInt(version, 10) < needed) {
+    throw new AppError(
+      "REDIS_UNSUPPORTED",
+      `Redis at ${endpoint} is ${product} ${version}; use Redis 7.0 or Valkey 8.0, or newer`,
+    );
+  }
+  const replication = infoFields(await connection.info("replication"));
+  if (replication.get("role") === "slave") {
+    throw new AppError(
+      "REDIS_UNSUPPORTED",
+      `Redis at ${endpoint} is a replica; give the address of the primary`,
+    );
+  }
+  return { product, version, unknown: [] };
+}
+
+async function checkEviction(connection: Redis, endpoint: string): Promise<void> {
+  const policy = infoFields(await connection.info("memory")).get("maxmemory_policy");
+  if (policy === undefined || policy === "noeviction") return;
+  throw new AppError(
+    "REDIS_EVICTS",
+    `Redis at ${endpoint} may drop session logs when memory runs out: its maxmemory-policy is ${policy}; set it to noeviction`,
+  );
+}
+
+async function checkDurability(
+  connection: Redis,
+  check: { commit: CommitMode; endpoint: string; facts: RedisFacts },
+): Promise<void> {
+  const { commit, endpoint, facts } = check;
+  const refuse = (problem: string) =>
+    new AppError("REDIS_DURABILITY_NOT_KEPT", `Redis at ${endpoint} ${problem}`);
+  if (commit.mode === "fsync") {
+    const settings = await configOf(connection, ["appendonly", "appendfsync"]);
+    if (settings === undefined) facts.unknown.push("appendonly", "appendfsync");
+    else if (settings.get("appendonly") !== "yes" || settings.get("appendfsync") !== "always") {
+      throw refuse(
+        `does not sync each write to disk, as commit mode fsync needs: set appendonly yes and appendfsync always, or choose another commit mode`,
+      );
+    }
+  }
+  if (commit.mode === "replicas") {
+    const info = infoFields(await connection.info("replication"));
+    const replicas = Number(info.get("connected_slaves") ?? 0);
+    if (replicas < commit.n) {
+      throw refuse(
+        `has ${replicas} replicas, and commit mode replicas needs ${commit.n}: add replicas or choose another commit mode`,
+      );
+    }
+    await connection.wait(0, 1);
+  }
+}
+
+async function checkScripting(connection: Redis, code: string, endpoint: string): Promise<void> {
+  const tag = `drover:{${code}.00}`;
+  try {
+    // Claims compute the keys of members: same slot, but not declared.
+    const script = "return redis.call('HGET', ARGV[1], 'probe')";
+    await connection.eval(script, 1, `${tag}:probe:m`, `${tag}:probe2:m`);
+    await connection.spublish(`${tag}:probe:n`, "");
+  } catch (error) {
+    if (!isServerReply(error)) throw error;
+    if (isAuthError(error)) throw error;
+    throw new AppError(
+      "REDIS_UNSUPPORTED",
+      `Redis at ${endpoint} refuses scripts or sharded publish (${describeError(error)}); use a server that allows EVAL and SPUBLISH`,
+      { cause: error },
+    );
+  }
+}
+
+/** Undefined where CONFIG is forbidden. */
+async function configOf(
+  connection: Redis,
+  names: string[],
+): Promise<Map<string, string> | undefined> {
+  try {
+    const values = new Map<string, string>();
+    for (const name of names) {
+      const reply = await connection.config("GET", name);
+      const [, value] = Array.isArray(reply) ? reply : [];
+      values.set(name, String(value));
+    }
+    return values;
+  } catch (error) {
+    if (isServerReply(error)) return undefined;
+    throw error;
+  }
+}
+
+function infoFields(text: string): Map<string, string> {
+  const pairs = text
+    .split(/\r?\n/)
+    .map((line) => line.split(":"))
+    .filter((parts) => parts.length > 1)
+    .map(([name = "", ...rest]) => [name, rest.join(":")] as const);
+  return new Map(pairs);
+}

@@ -1,0 +1,99 @@
+import type { ClaimBatch } from "../backend.ts";
+import type {
+  AppendReply,
+  BarrierReply,
+  LeasedAppendReply,
+  ReleaseReply,
+  WakeReply,
+} from "../log-state.ts";
+import type { SessionRef } from "../session-log.ts";
+import { listsOf, unexpected } from "./script-runner.ts";
+
+/** What the scripts answer, as the words of the state machine. */
+
+export function appendReply([word = "", first, last]: string[]): AppendReply {
+  switch (word) {
+    case "OK":
+      return { word, first: Number(first), last: Number(last) };
+    case "DUP":
+      return { word, first: Number(first) };
+    case "NOSESSION":
+    case "CLOSED":
+      return { word };
+    default:
+      throw unexpected(word);
+  }
+}
+
+export function leasedAppendReply([word = "", a, b]: string[]): LeasedAppendReply {
+  switch (word) {
+    case "OK":
+    case "DUP":
+      return { word, first: Number(a), last: Number(b) };
+    case "MORE":
+      return { word, seq: Number(a) };
+    case "REWOUND":
+      return { word, tail: { seq: Number(a), id: b ?? "" } };
+    case "FENCED":
+    case "NOSESSION":
+      return { word };
+    default:
+      throw unexpected(word);
+  }
+}
+
+export function barrierReply([word = "", seq, id]: string[]): BarrierReply {
+  switch (word) {
+    case "REWOUND":
+      return { word, tail: { seq: Number(seq), id: id ?? "" } };
+    case "OK":
+    case "FENCED":
+    case "NOSESSION":
+      return { word };
+    default:
+      throw unexpected(word);
+  }
+}
+
+export function releaseReply([word = "", seq]: string[]): ReleaseReply {
+  switch (word) {
+    case "MORE":
+      return { word, seq: Number(seq) };
+    case "OK":
+    case "FENCED":
+    case "NOSESSION":
+      return { word };
+    default:
+      throw unexpected(word);
+  }
+}
+
+export function wakeReply([word = ""]: string[]): WakeReply {
+  switch (word) {
+    case "OK":
+    case "NOSESSION":
+    case "CLOSED":
+      return { word };
+    default:
+      throw unexpected(word);
+  }
+}
+
+export function claimReply(reply: unknown, refOf: (member: string) => SessionRef): ClaimBatch {
+  if (!Array.isArray(reply)) throw unexpected(reply);
+  const leases = listsOf(reply[0]).map(
+    ([member = "", epoch, token = "", seq, id = "", takeover, previousOwner = ""]) => ({
+      ref: refOf(member),
+      epoch: Number(epoch),
+      token,
+      pos: { seq: Number(seq), id },
+      takeover: Number(takeover),
+      previousOwner,
+    }),
+  );
+  const quarantined = listsOf(reply[1]).map(([member = "", epoch]) => ({
+    ref: refOf(member),
+    epoch: Number(epoch),
+  }));
+  return { leases, quarantined };
+}

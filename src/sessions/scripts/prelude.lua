@@ -1,0 +1,117 @@
+-- Functions of all scripts; scripts.ts puts this file in front of each of them.
+-- The rules are those of state-machine.ts; a property test holds the two together.
+
+local BELL_LENGTH = 1000
+local DAY_MS = 24 * 60 * 60 * 1000
+local UNCLAIMABLE = { suspended = true, quarantined = true, terminated = true }
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Lua would print large numbers as 1.7e+12.
+local function int(number)
+  return string.format('%.0f', number)
+end
+
+local function ring(bell)
+  if redis.call('RPUSH', bell, '1') > BELL_LENGTH then
+    redis.call('LTRIM', bell, -BELL_LENGTH, -1)
+  end
+end
+
+-- A write of this connection, so that a WAIT after it covers everything before it.
+local function touch(meta)
+  redis.call('HINCRBY', meta, 'rt', 1)
+end
+
+-- Tells the operator; only sessions with an object have somebody to tell.
+local function note_change(keys, member, log, now)
+  if log.src ~= 'manifest' then return end
+  redis.call('HSET', keys.state, member, '{"state":"' .. log.st .. '","reason":"' .. log.why ..
+    '","seq":' .. int(log.seq) .. ',"ts":' .. int(now) .. '}')
+  ring(keys.sbell)
+end
+
+-- log: {st, why, src, seq}
+local function set_status(keys, member, log, st, why, now)
+  if log.st == st and log.why == why then return end
+  log.st = st
+  log.why = why
+  redis.call('HSET', keys.meta, 'st', st, 'why', why)
+  note_change(keys, member, log, now)
+end
+
+local function make_due(keys, member, log, now)
+  if UNCLAIMABLE[log.st] then return end
+  redis.call('ZADD', keys.due, 'LT', now, member)
+  ring(keys.bell)
+end
+
+-- ARGV from `at`: number of payloads, (sha, bytes)*, then events (id, type, json)*.
+-- Returns the index of the first event.
+local function store_payloads(keys, at)
+  local last = at + 2 * tonumber(ARGV[at])
+  for i = at + 1, last, 2 do
+    redis.call('HSET', keys.payloads, ARGV[i], ARGV[i + 1])
+  end
+  return last + 1
+end
+
+local function first_event(at)
+  return at + 2 * tonumber(ARGV[at]) + 1
+end
+
+-- Appends the events and moves log.seq, log.lid, log.lts. XADD refuses ids out of order.
+local function append(keys, log, epoch, first, now)
+  local ts = math.max(now, log.lts)
+  for i = first, #ARGV, 3 do
+    log.seq = log.seq + 1
+    log.lid = ARGV[i]
+    redis.call('XADD', keys.log, int(log.seq) .. '-0', 'i', ARGV[i], 't', ARGV[i + 1],
+      'e', int(epoch), 'ts', int(ts), 'd', ARGV[i + 2])
+    log.lts = ts
+  end
+  redis.call('HSET', keys.meta, 'seq', int(log.seq), 'lid', log.lid, 'lts', int(log.lts))
+end
+
+local function publish(channel, first, last)
+  redis.call('SPUBLISH', channel, int(first) .. ':' .. int(last))
+end
+
+-- Equal (seq, id) proves an equal prefix.
+local function matches(keys, log, prev_seq, prev_id)
+  if prev_seq > log.seq then return false end
+  if prev_seq == 0 then return true end
+  if prev_seq == log.seq then return log.lid == prev_id end
+  local id = int(prev_seq) .. '-0'
+  local entry = redis.call('XRANGE', keys.log, id, id)[1]
+  return entry ~= nil and entry[2][2] == prev_id
+end
+
+-- Ends the lease: kind idle | requeue | at | suspended | terminated, arg = reason or epoch ms.
+local function give_up(keys, member, log, token, kind, arg, unseen, now)
+  redis.call('HSET', keys.meta, 'tok', '', 'own', '', 'rel', token, 'tk', '0')
+  redis.call('ZADD', keys.arch, now, member)
+  if kind == 'requeue' or (unseen and (kind == 'at' or kind == 'suspended')) then
+    redis.call('ZADD', keys.due, now, member)
+    ring(keys.bell)
+  elseif kind == 'at' then
+    redis.call('ZADD', keys.due, arg, member)
+  else
+    redis.call('ZREM', keys.due, member)
+    set_status(keys, member, log, kind, kind == 'suspended' and '' or arg, now)
+  end
+end
+
+local function field(json, name)
+  local ok, data = pcall(cjson.decode, json)
+  if not ok or type(data) ~= 'table' then return nil end
+  return data[name]
+end
+
+-- Reasons stand in hand-made JSON, so nothing but word characters gets there.
+local function word(value)
+  return type(value) == 'string' and (string.gsub(value, '[^%w_]', '')) or ''
+end
