@@ -50,6 +50,7 @@ export class FakeWatch {
   }
 
   push(event: WatchEvent<KubeObject>): void {
+    if (this.#ended !== undefined) return;
     this.#queue.push(event);
     this.#wake();
   }

@@ -115,6 +115,11 @@ export class FakeKube implements KubeClient {
     this.#failures.push({ verb, kind, error, left: times, afterwards });
   }
 
+  /** Forgets all failures that are still to come. */
+  stopFailing(): void {
+    this.#failures.length = 0;
+  }
+
   /** Recorded calls of a verb, of one kind or all. */
   requestsOf(verb: KubeVerb, kind?: string): KubeRequest[] {
     return this.requests.filter((r) => r.verb === verb && (kind === undefined || r.kind === kind));
