@@ -4,7 +4,7 @@
 #   images.sh               everything below
 #   images.sh base          pause, redis, and the stand-in for node:24-bookworm-slim
 #   images.sh ours          drover:dev and drover-sandbox:dev, from the repository's Dockerfiles, unchanged
-#   images.sh --archives    prints the archives of the present recipes, builds nothing
+#   images.sh --archives    prints the archives that were built last, builds nothing
 #
 # Promises: an archive is named by a hash over its inputs and built only when it is missing; it appears
 # whole or not at all; two callers never build at once. Inside our Dockerfiles npm and apt use the network
@@ -39,8 +39,9 @@ dockerfile() {
   esac
 }
 
+# archive NAME: the archive that was built last. A link: sources may change while images are built.
 archive() {
-  echo "$IMAGE_DIR/$1-$(image_key "$1").tar"
+  readlink -f "$IMAGE_DIR/$1.tar" || true
 }
 
 # image_key NAME: a hash over everything that decides the image's content, its name included.
@@ -84,12 +85,11 @@ prepare_buildah() {
     "$DROVER_TEST_BED/buildah/graph" "$DROVER_TEST_BED/buildah/run" >"$CONTAINERS_STORAGE_CONF"
 }
 
-# save NAME: writes the built image to its archive and drops the archives of earlier inputs.
+# save NAME FILE: writes the built image to its archive and drops the archives of earlier inputs.
 save() {
-  local file image
-  file=$(archive "$1")
-  image=$(image_name "$1")
-  rm -f "$IMAGE_DIR/$1"-????????????.tar{,.new}
+  local name=$1 file=$2 image
+  image=$(image_name "$name")
+  rm -f "$IMAGE_DIR/$name"-????????????.tar{,.new}
   buildah push -q "$image" "oci-archive:$file.new:$image" >/dev/null
   mv "$file.new" "$file"
 }
@@ -112,6 +112,7 @@ context_pause() {
 
 context_redis() {
   local PACKAGES
+  # shellcheck source=/dev/null
   . "$1/recipe"
   # Extracted, not installed: no maintainer script runs, nothing essential comes along.
   debian_rootfs "$1/rootfs" --variant=extract --include="$PACKAGES"
@@ -144,6 +145,7 @@ chroot_libraries() {
 context_node() {
   require npm=npm
   local NODE_VERSION NPM_VERSION PACKAGES platform
+  # shellcheck source=/dev/null
   . "$1/recipe"
   debian_rootfs "$1/rootfs.tar" --variant=apt --include="$PACKAGES"
   case $(uname -m) in aarch64) platform=linux-arm64 ;; *) platform=linux-x64 ;; esac
@@ -166,6 +168,7 @@ context_node() {
 debian_rootfs() {
   local target=$1 mirror
   shift
+  # shellcheck disable=SC2016 # apt's own placeholders
   mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 2>/dev/null |
     awk '$2 == "bookworm" { print $1; exit }') || true
   if ! mmdebstrap -q "$@" bookworm "$target" ${mirror:+"$mirror"} 2>"$WORK/mmdebstrap.log"; then
@@ -233,15 +236,17 @@ ensure() {
     printf '%-16s skipped: no %s\n' "$name" "$(basename "$(dockerfile "$name")")"
     return
   fi
-  file=$(archive "$name")
+  file=$IMAGE_DIR/$name-$(image_key "$name").tar
   if [[ -s $file ]]; then
+    ln -sfn "${file##*/}" "$IMAGE_DIR/$name.tar"
     printf '%-16s cached\n' "$name"
     return
   fi
   prepare_buildah
   [[ -n $WORK ]] || WORK=$(mktemp -d)
   "build_$kind" "$name"
-  save "$name"
+  save "$name" "$file"
+  ln -sfn "${file##*/}" "$IMAGE_DIR/$name.tar"
   printf '%-16s %s %ss %s\n' "$name" "$(image_name "$name")" $((SECONDS - started)) "$(du -h "$file" | cut -f1)"
 }
 

@@ -47,7 +47,7 @@ make_network() {
 make_cgroups() {
   local root=/sys/fs/cgroup hierarchy controller
   if [[ -e $root/cgroup.controllers ]]; then # version 2 only
-    for controller in $(cat "$root/cgroup.controllers"); do
+    tr ' ' '\n' <"$root/cgroup.controllers" | while read -r controller; do
       echo "+$controller" >"$root/cgroup.subtree_control" 2>/dev/null || true
     done
     mkdir -p "$root/$CGROUP"

@@ -7,7 +7,8 @@ PKI=$STATE/pki
 make_pki() {
   local service_ip=${SERVICE_CIDR%.*.*}.0.1 dns=DNS:localhost name
   for name in '' .default .default.svc .default.svc.cluster.local; do dns+=",DNS:kubernetes$name"; done
-  mkdir -p -m 700 "$PKI"
+  mkdir "$PKI"
+  chmod 700 "$PKI"
   new_key ca
   openssl req -x509 -new -key "$PKI/ca.key" -subj /CN=drover-test-bed -days 30 -out "$PKI/ca.crt" \
     -addext keyUsage=critical,keyCertSign,cRLSign,digitalSignature 2>/dev/null

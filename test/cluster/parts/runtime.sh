@@ -19,8 +19,8 @@ EOF
 }
 
 write_containerd_config() {
-  local cni_bin="\"$CNI_BIN\"" snapshotters=io.containerd.snapshotter.v1
-  [[ $DROVER_CLUSTER_CNI != cilium ]] || cni_bin+=", \"$STATE/bin\""
+  local plugins="\"$CNI_BIN\"" snapshotters=io.containerd.snapshotter.v1
+  [[ $DROVER_CLUSTER_CNI != cilium ]] || plugins+=", \"$STATE/bin\""
   cat >"$STATE/containerd/config.toml" <<EOF
 version = 3
 root = "$STATE/containerd/root"
@@ -42,7 +42,7 @@ disabled_plugins = ["$snapshotters.devmapper", "$snapshotters.btrfs", "$snapshot
   restrict_oom_score_adj = true
   disable_hugetlb_controller = true
 [plugins."io.containerd.cri.v1.runtime".cni]
-  bin_dirs = [$cni_bin]
+  bin_dirs = [$plugins]
   conf_dir = "$STATE/cni/net.d"
 [plugins."io.containerd.cri.v1.runtime".containerd]
   default_runtime_name = "runc"
@@ -70,6 +70,6 @@ load_images() {
     touch "$STATE/loaded/${file##*/}"
     count=$((count + 1))
   done < <("$CLUSTER_DIR/images.sh" --archives)
-  containerd_ctl images label "$PAUSE_IMAGE" io.cri-containerd.pinned=pinned >/dev/null
+  containerd_ctl images label "$PAUSE_IMAGE" io.cri-containerd.pinned=pinned >>"$LOGS/import.log" 2>&1
   say "$count images imported"
 }
