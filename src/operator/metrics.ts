@@ -9,6 +9,7 @@ export interface OperatorMetrics {
   sessionEnds: Counter<"reason">;
   sandboxProvisionSeconds: Histogram<"hit">;
   sandboxLost: Counter<"reason">;
+  tokensIssued: Counter<"outcome">;
 }
 
 const END_REASONS = ["EndTurn", "Interrupted", "Failed", "DeadlineExceeded", "Stopped"] as const;
@@ -59,7 +60,14 @@ export function createOperatorMetrics(registry: Registry): OperatorMetrics {
       labelNames: ["reason"] as const,
       registers,
     }),
+    tokensIssued: new Counter({
+      name: "drover_issuer_tokens_total",
+      help: "Requests for tokens of harness pods, by outcome (ok, refused).",
+      labelNames: ["outcome"] as const,
+      registers,
+    }),
   };
+  for (const outcome of ["ok", "refused"]) metrics.tokensIssued.inc({ outcome }, 0);
   metrics.sessionsCreated.inc({ source: "manifest" }, 0);
   for (const reason of END_REASONS) metrics.sessionEnds.inc({ reason }, 0);
   for (const reason of SANDBOX_LOST_REASONS) metrics.sandboxLost.inc({ reason }, 0);

@@ -5,10 +5,11 @@ import { type Outcome, settled, settledFor, stalled, waiting } from "../../kube/
 import type { SessionSnapshot } from "../../protocol/snapshot.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Rng } from "../../runtime/rng.ts";
-import type { NewEvent, OperatorLog, SessionRef } from "../../sessions/session-log.ts";
+import type { OperatorLog, SessionRef } from "../../sessions/session-log.ts";
 import { condition, inProgress, notWithoutHelp, readyNow, type Wanted } from "../conditions.ts";
 import { type AgentSession, agentSessions } from "../kinds.ts";
 import type { OperatorMetrics } from "../metrics.ts";
+import { firstEvents } from "./first-events.ts";
 import { deadlineOf, expiryOf, SETTLE_MS } from "./plan.ts";
 import { gatherReferences, type ReferencesDeps } from "./references.ts";
 import { type Resolution, referencesNotChecked, resolveSession } from "./resolve.ts";
@@ -69,7 +70,7 @@ export class SessionStart {
     const { created } = await log.createSession({
       ...ref,
       snapshot,
-      events: this.#firstEvents(session, snapshot),
+      events: firstEvents(session, snapshot, this.#deps.rng),
       wake: session.spec.operatingMode === "Running",
       source: "manifest",
     });
@@ -100,23 +101,6 @@ export class SessionStart {
       },
     };
     await this.#deps.client.patch(agentSessions, metadata, { kind: "merge", body }, { signal });
-  }
-
-  #firstEvents(session: AgentSession, { agent }: SessionSnapshot): NewEvent[] {
-    const { rng } = this.#deps;
-    const created: NewEvent = {
-      id: rng.id("sevt"),
-      type: "session.created",
-      data: { agent: agent.name, agentRevision: agent.revision },
-    };
-    const messages = session.spec.messages.map(
-      ({ text }): NewEvent => ({
-        id: rng.id("sevt"),
-        type: "user.message",
-        data: { content: [{ type: "text", text }] },
-      }),
-    );
-    return [created, ...messages];
   }
 
   async #explain(

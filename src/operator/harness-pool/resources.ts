@@ -176,7 +176,7 @@ function harnessContainer(
       { name: "DROVER_REDIS_COMMIT", value: redis.commit },
       { name: "DROVER_LEASE_TTL_MS", value: String(lease.ttlMs) },
       { name: "DROVER_LEASE_RENEW_MS", value: String(lease.renewMs) },
-      { name: "DROVER_PROXY_URL", value: `http://127.0.0.1:${PORTS.proxy}` },
+      { name: "DROVER_SIDECAR_URL", value: `http://127.0.0.1:${PORTS.proxy}` },
       { name: "DROVER_HEALTH_PORT", value: String(PORTS.health) },
       { name: "DROVER_LOG_LEVEL", value: install.logLevel },
     ],

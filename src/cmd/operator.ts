@@ -1,0 +1,196 @@
+import { EventRecorder } from "../kube/event-recorder.ts";
+import { LeaderElector } from "../kube/leader-election.ts";
+import { LiveClient } from "../kube/live-client.ts";
+import { Manager } from "../kube/manager.ts";
+import { createKubeMetrics, type KubeMetrics } from "../kube/metrics.ts";
+import { createCaches } from "../operator/caches.ts";
+import { commitOf, type OperatorConfig, operatorConfig } from "../operator/config.ts";
+import { createControllers } from "../operator/controllers.ts";
+import type { InstallSettings } from "../operator/harness-pool/resources.ts";
+import { createIssuer } from "../operator/issuer/issuer.ts";
+import { type IssuerKeys, loadIssuerKeys } from "../operator/issuer/key-store.ts";
+import { createIssuerServer } from "../operator/issuer/server.ts";
+import { KubeTokenReviewer } from "../operator/issuer/token-review.ts";
+import {
+  createOperatorMetrics,
+  type OperatorMetrics,
+  observeSessions,
+} from "../operator/metrics.ts";
+import { ReconnectingLog } from "../operator/reconnecting-log.ts";
+import { aborted } from "../runtime/abort.ts";
+import { systemClock } from "../runtime/clock.ts";
+import { loadConfig } from "../runtime/config.ts";
+import type { Runnable } from "../runtime/group.ts";
+import { createHealthServer } from "../runtime/health.ts";
+import type { HttpServer } from "../runtime/http.ts";
+import { createLogger, type Logger } from "../runtime/logger.ts";
+import { createRegistry } from "../runtime/metrics.ts";
+import { runProcess } from "../runtime/process.ts";
+import { systemRng } from "../runtime/rng.ts";
+import { probeRedis } from "../sessions/redis/probe.ts";
+import { connectRedisSessionStore } from "../sessions/redis/redis-session-store.ts";
+
+const VERSION = "0.1.0";
+
+/** `drover operator`: controllers on the leader; issuer, health and metrics on every replica. */
+export async function operatorMain(
+  env: Readonly<Record<string, string | undefined>>,
+  signal: AbortSignal,
+): Promise<number> {
+  const config = loadConfig(operatorConfig, env);
+  const logger = createLogger({ level: config.logLevel, process: "operator" });
+  const registry = createRegistry("operator", VERSION);
+  const kubeMetrics = createKubeMetrics(registry);
+  const common = { clock: systemClock, rng: systemRng, logger };
+  const client = createClient(config, kubeMetrics);
+  const keys = await loadIssuerKeys({
+    ...common,
+    client,
+    namespace: config.namespace,
+    secretName: config.issuerSecret,
+  });
+  const log = createLog(config, logger);
+  const caches = createCaches({ ...common, client }, config.namespace);
+  const metrics = createOperatorMetrics(registry);
+  observeSessions(registry, caches.sessions, () => systemClock.now());
+  const events = new EventRecorder({
+    ...common,
+    client,
+    reportingController: "drover.dev/operator",
+    reportingInstance: config.podName,
+  });
+  const { controllers, leaderOnly } = createControllers({
+    ...common,
+    client,
+    caches,
+    log,
+    events,
+    metrics,
+    install: installSettings(config, keys),
+    commit: commitOf(config),
+    publicKeys: () => ({ keys: [keys.signing.publicJwk] }),
+    userNamespaces: config.userNamespaces,
+  });
+  const elector = new LeaderElector({
+    ...common,
+    client,
+    metrics: kubeMetrics,
+    lease: { namespace: config.namespace, name: "drover-operator" },
+    identity: systemRng.id(config.podName),
+  });
+  const manager: Manager = new Manager({
+    ...common,
+    metrics: kubeMetrics,
+    informers: Object.values(caches),
+    controllers,
+    leaderOnly,
+    ...(config.leaderElection ? { elector } : {}),
+    always: [
+      listening("health", config.host, config.healthPort, () =>
+        createHealthServer({
+          registry,
+          checks: {
+            informers: () => manager.readiness(),
+            "session store": () => log.problem()?.message,
+          },
+        }),
+      ),
+      { name: "session store", run: (stop) => log.run(stop) },
+      listening("issuer", config.host, config.issuerPort, () =>
+        issuerServer({ config, keys, log, client, metrics }),
+      ),
+    ],
+  });
+  await manager.run(signal);
+  await events.close();
+  client.close();
+  return 0;
+}
+
+function createClient({ kubeconfig }: OperatorConfig, { restClient }: KubeMetrics): LiveClient {
+  return new LiveClient({
+    clock: systemClock,
+    rng: systemRng,
+    config: kubeconfig === undefined ? { from: "in-cluster" } : { from: "file", path: kubeconfig },
+    userAgent: `drover-operator/${VERSION}`,
+    metrics: restClient,
+  });
+}
+
+function createLog(config: OperatorConfig, logger: Logger): ReconnectingLog {
+  const address = {
+    url: config.redisUrl,
+    username: config.redisUsername,
+    password: config.redisPassword,
+  };
+  const commit = commitOf(config);
+  const common = { clock: systemClock, rng: systemRng, logger };
+  return new ReconnectingLog({
+    ...common,
+    connect: () => connectRedisSessionStore({ ...address, ...common, commit, pools: [] }),
+    probe: async () => {
+      await probeRedis(address, { commit });
+    },
+  });
+}
+
+function installSettings(config: OperatorConfig, { tls }: IssuerKeys): InstallSettings {
+  return {
+    namespace: config.namespace,
+    image: config.image,
+    imagePullPolicy: config.imagePullPolicy,
+    imagePullSecrets: config.imagePullSecrets,
+    logLevel: config.logLevel,
+    redis: {
+      url: config.redisUrl,
+      username: config.redisUsername,
+      secret:
+        config.redisSecret === undefined
+          ? undefined
+          : { name: config.redisSecret, key: config.redisSecretKey },
+      commit: config.redisCommit,
+    },
+    lease: { ttlMs: config.leaseTtlMs, renewMs: config.leaseRenewMs },
+    issuer: { url: config.issuerUrl, certificate: tls.cert },
+  };
+}
+
+function issuerServer(deps: {
+  config: OperatorConfig;
+  keys: IssuerKeys;
+  log: ReconnectingLog;
+  client: LiveClient;
+  metrics: OperatorMetrics;
+}): HttpServer {
+  const { config, keys, log, client, metrics } = deps;
+  return createIssuerServer({
+    issuer: createIssuer({
+      key: keys.signing,
+      namespace: config.namespace,
+      leases: log,
+      snapshots: log,
+      bindings: log,
+      clock: systemClock,
+    }),
+    reviewer: new KubeTokenReviewer({ client, clock: systemClock }),
+    tls: keys.tls,
+    onIssued: (outcome) => metrics.tokensIssued.inc({ outcome }),
+  });
+}
+
+/** A server that listens until the group stops. */
+function listening(name: string, host: string, port: number, create: () => HttpServer): Runnable {
+  return {
+    name,
+    async run(signal) {
+      const server = create();
+      await server.listen({ host, port });
+      await aborted(signal);
+      await server.close();
+    },
+  };
+}
+
+if (import.meta.main) {
+  await runProcess((signal) => operatorMain(process.env, signal));
+}

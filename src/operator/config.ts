@@ -1,0 +1,121 @@
+import { z } from "zod";
+import { PORTS } from "../api/names.ts";
+import { secretField } from "../runtime/config.ts";
+import type { CommitMode } from "../sessions/session-log.ts";
+
+const port = z.coerce.number().int().min(0).max(65_535);
+const name = z.string().min(1).max(253);
+
+/** `fsync`, `provider` or `replicas:N`. */
+function commitMode(text: string): CommitMode {
+  if (text === "fsync" || text === "provider") return { mode: text };
+  return { mode: "replicas", n: Number(text.slice("replicas:".length)) };
+}
+
+/** Settings of the operator; the chart sets them. */
+export const operatorConfig = z.object({
+  namespace: name.meta({
+    env: "DROVER_NAMESPACE",
+    description: "Namespace in which Drover is installed; pools work only there.",
+  }),
+  podName: name.meta({
+    env: "DROVER_POD_NAME",
+    description: "Name of this pod: its identity in the lease and in Events.",
+  }),
+  image: z.string().min(1).max(512).meta({
+    env: "DROVER_IMAGE",
+    description: "Control-plane image, for the pods of harness pools.",
+  }),
+  imagePullPolicy: z.enum(["Always", "IfNotPresent", "Never"]).default("IfNotPresent").meta({
+    env: "DROVER_IMAGE_PULL_POLICY",
+    description: "When the kubelet pulls that image.",
+  }),
+  imagePullSecrets: z
+    .string()
+    .default("")
+    .transform((text) => text.split(",").filter((one) => one !== ""))
+    .meta({
+      env: "DROVER_IMAGE_PULL_SECRETS",
+      description: "Names of registry Secrets for that image, comma separated.",
+    }),
+  redisUrl: z.string().min(1).meta({
+    env: "DROVER_REDIS_URL",
+    description: "redis:// or rediss:// address of the session log, without a password.",
+  }),
+  redisUsername: z.string().min(1).optional().meta({
+    env: "DROVER_REDIS_USERNAME",
+    description: "Redis user; the default user when absent.",
+  }),
+  redisPassword: secretField("DROVER_REDIS_PASSWORD", "Password of the Redis user.")
+    .optional()
+    .meta({
+      env: "DROVER_REDIS_PASSWORD",
+      description: "Password of the Redis user; none when absent.",
+      secret: true,
+    }),
+  redisSecret: name.optional().meta({
+    env: "DROVER_REDIS_SECRET",
+    description: "Secret that harness pods mount for that password; none when absent.",
+  }),
+  redisSecretKey: name.default("password").meta({
+    env: "DROVER_REDIS_SECRET_KEY",
+    description: "Key inside that Secret.",
+  }),
+  redisCommit: z
+    .string()
+    .regex(/^(fsync|provider|replicas:[1-9])$/, "must be fsync, provider or replicas:N")
+    .default("fsync")
+    .meta({
+      env: "DROVER_REDIS_COMMIT",
+      description: "What a committed write survives: fsync, replicas:N or provider.",
+    }),
+  leaseTtlMs: z.coerce.number().int().min(100).max(60_000).default(800).meta({
+    env: "DROVER_LEASE_TTL_MS",
+    description: "Milliseconds after which a worker's unrenewed lease may be taken.",
+  }),
+  leaseRenewMs: z.coerce.number().int().min(20).max(20_000).default(200).meta({
+    env: "DROVER_LEASE_RENEW_MS",
+    description: "Milliseconds between renewals of a worker's lease.",
+  }),
+  issuerUrl: z.string().startsWith("https://").meta({
+    env: "DROVER_ISSUER_URL",
+    description: "Where harness pods reach the issuer: the Service of the operator.",
+  }),
+  issuerSecret: name.default("drover-issuer-key").meta({
+    env: "DROVER_ISSUER_SECRET",
+    description: "Secret with the issuer's keys; filled when it is empty.",
+  }),
+  issuerPort: port.default(PORTS.issuer).meta({
+    env: "DROVER_ISSUER_PORT",
+    description: "Port of the issuer.",
+  }),
+  healthPort: port.default(PORTS.health).meta({
+    env: "DROVER_HEALTH_PORT",
+    description: "Port of /livez, /readyz and /metrics.",
+  }),
+  host: z.string().min(1).default("0.0.0.0").meta({
+    env: "DROVER_HOST",
+    description: "Address the issuer and the health port listen on.",
+  }),
+  userNamespaces: z.stringbool().default(false).meta({
+    env: "DROVER_SANDBOX_USER_NAMESPACES",
+    description: "Run sandboxes in user namespaces (hostUsers: false).",
+  }),
+  leaderElection: z.stringbool().default(true).meta({
+    env: "DROVER_LEADER_ELECTION",
+    description: "Take a Lease before the controllers start; off only for a single process.",
+  }),
+  kubeconfig: z.string().min(1).optional().meta({
+    env: "DROVER_KUBECONFIG",
+    description: "Kubeconfig file; the pod's own service account when absent.",
+  }),
+  logLevel: z.enum(["debug", "info", "warn", "error", "silent"]).default("info").meta({
+    env: "DROVER_LOG_LEVEL",
+    description: "Least severe level that is logged, here and in harness pods.",
+  }),
+});
+export type OperatorConfig = Readonly<z.output<typeof operatorConfig>>;
+
+export function commitOf(config: Pick<OperatorConfig, "redisCommit">): CommitMode {
+  return commitMode(config.redisCommit);
+}
