@@ -15,7 +15,8 @@ import {
 import { systemClock } from "../../src/runtime/clock.ts";
 import { silentLogger } from "../../src/runtime/logger.ts";
 
-export const SANDBOX_ID = "sbx-test";
+/** Its own for each test process: a daemon kills all that carries its id when it starts. */
+export const SANDBOX_ID = `sbx-test-${process.pid}`;
 /** Set in the daemon's environment; no tool may ever see it. */
 export const MARKER_SECRET = "marker-7f3a-do-not-show";
 
