@@ -1,3 +1,4 @@
+import type { Dispatcher } from "undici";
 import { AppError, codeOf, isAbort } from "../runtime/errors.ts";
 
 const LATE = new Set([
@@ -19,21 +20,28 @@ export function upstreamError(what: string, error: unknown): unknown {
 }
 
 /** Throws UPSTREAM_REFUSED for a redirect (a credential never follows one) or a packed body. */
-export function checkAnswer(
-  what: string,
-  answer: { statusCode: number; headers: Record<string, string | string[] | undefined> },
-): void {
-  if (answer.statusCode >= 300 && answer.statusCode < 400) {
-    throw new AppError(
-      "UPSTREAM_REFUSED",
-      `${what} answered a redirect (${answer.statusCode}), which is not followed`,
-    );
+export function checkAnswer(what: string, answer: Dispatcher.ResponseData): void {
+  const problem = problemOf(answer);
+  if (problem === undefined) return;
+  discardBody(answer);
+  throw new AppError("UPSTREAM_REFUSED", `${what} answered ${problem}`);
+}
+
+function problemOf({ statusCode, headers }: Dispatcher.ResponseData): string | undefined {
+  if (statusCode >= 300 && statusCode < 400) {
+    return `a redirect (${statusCode}), which is not followed`;
   }
-  const encoding = oneHeader(answer.headers, "content-encoding");
-  if (encoding !== undefined && encoding !== "identity") {
-    // It was asked for a plain one; a packed body cannot be searched for credentials.
-    throw new AppError("UPSTREAM_REFUSED", `${what} answered with a compressed body`);
-  }
+  const encoding = oneHeader(headers, "content-encoding");
+  // A plain body was asked for; a packed one cannot be searched for credentials.
+  return encoding === undefined || encoding === "identity"
+    ? undefined
+    : "with a compressed body, which was not asked for";
+}
+
+/** Gives an answer's connection up. Its stream reports that as an error, which is no news here. */
+export function discardBody({ body }: Dispatcher.ResponseData): void {
+  body.on("error", () => {});
+  body.destroy();
 }
 
 export function oneHeader(

@@ -10,7 +10,7 @@ import { Redactor } from "../../redaction.ts";
 import type { ServerCredential, SessionCredentials } from "../../session-credentials.ts";
 import type { SessionSnapshots } from "../../session-snapshots.ts";
 import type { SessionTokenCheck } from "../../token.ts";
-import { checkAnswer, oneHeader, upstreamError } from "../../upstream-errors.ts";
+import { checkAnswer, discardBody, oneHeader, upstreamError } from "../../upstream-errors.ts";
 import { parseServerUrl } from "../../url-match.ts";
 import { AnswerRelay } from "./answer-relay.ts";
 import { relayEvents } from "./event-relay.ts";
@@ -114,7 +114,7 @@ export class McpRole {
     try {
       await this.#answerPost(exchange, target, message, answer);
     } finally {
-      answer.body.destroy();
+      discardBody(answer);
     }
     return answer.statusCode < 400 ? "ok" : "upstream_error";
   }
@@ -161,7 +161,7 @@ export class McpRole {
         await this.#relayStream(exchange, target, answer, relay);
         return "ok";
       }
-      answer.body.destroy();
+      discardBody(answer);
       if (isFailure(answer.statusCode)) throw failure(target, answer);
       // 405: the server has no such stream, which is ordinary; 404: its session is over.
       exchange.sendText(answer.statusCode, "", "text/plain");
@@ -175,7 +175,7 @@ export class McpRole {
     await this.#deps.tokens.confirm(claims, false);
     const target = await this.#target(claims, server, undefined);
     const answer = await this.#ask(exchange, target, undefined, undefined);
-    answer.body.destroy();
+    discardBody(answer);
     if (isFailure(answer.statusCode)) throw failure(target, answer);
     exchange.sendText(answer.statusCode, "", "text/plain");
     return "ok";
@@ -232,12 +232,7 @@ export class McpRole {
         // Silence is the ordinary state of a listening stream; it lives as long as its reader.
         bodyTimeout: isListening ? 0 : TIMEOUTS.bodyIdleMs,
       });
-      try {
-        checkAnswer(target.what, answer);
-      } catch (error) {
-        answer.body.destroy();
-        throw error;
-      }
+      checkAnswer(target.what, answer);
       return answer;
     } catch (error) {
       throw upstreamError(target.what, error);
@@ -291,7 +286,7 @@ export class McpRole {
     } catch (error) {
       throw upstreamError(target.what, error);
     } finally {
-      answer.body.destroy();
+      discardBody(answer);
     }
     exchange.end();
   }

@@ -60,12 +60,7 @@ export class ModelRole {
         signal: exchange.signal,
         headersTimeout: TIMEOUTS.modelHeadersMs,
       });
-      try {
-        checkAnswer(WHAT, answer);
-      } catch (error) {
-        answer.body.destroy();
-        throw error;
-      }
+      checkAnswer(WHAT, answer);
       return answer;
     } catch (error) {
       throw upstreamError(WHAT, error);

@@ -1,0 +1,247 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import {
+  createServer,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type ServerResponse,
+} from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { LocalFileSource } from "../../../src/credentials/local-file/local-file-source.ts";
+import { createIssuer } from "../../../src/operator/issuer/issuer.ts";
+import { tokensResponse } from "../../../src/protocol/proxy-api.ts";
+import type { LeaseState } from "../../../src/protocol/session-ports.ts";
+import type { SessionSnapshot } from "../../../src/protocol/snapshot.ts";
+import { generateSigningKey, type SigningKey } from "../../../src/protocol/tokens.ts";
+import { createProxyMetrics } from "../../../src/proxy/metrics.ts";
+import { createProxyServer, type ProxyServer } from "../../../src/proxy/server.ts";
+import { systemClock } from "../../../src/runtime/clock.ts";
+import { AppError } from "../../../src/runtime/errors.ts";
+import { createLogger } from "../../../src/runtime/logger.ts";
+import { Registry } from "../../../src/runtime/metrics.ts";
+import { aSnapshot } from "../../builders/snapshot.ts";
+
+/** Runs what was registered, last first, whatever fails in between. */
+export class Cleanups {
+  readonly #steps: (() => Promise<unknown>)[] = [];
+
+  add(step: () => Promise<unknown>): void {
+    this.#steps.push(step);
+  }
+
+  async run(): Promise<void> {
+    for (const step of this.#steps.splice(0).toReversed()) await step();
+  }
+}
+
+export interface Received {
+  method: string;
+  url: string;
+  headers: IncomingHttpHeaders;
+  rawHeaders: string[];
+  body: string;
+}
+
+export interface Upstream {
+  port: number;
+  authority: string;
+  url: string;
+  received: Received[];
+  /** Set when a client left before its answer was complete. */
+  aborted: number;
+}
+
+/** A real HTTP server that records what it got; `handle` writes the answer. */
+export async function startUpstream(
+  cleanups: Cleanups,
+  handle: (received: Received, response: ServerResponse, request: IncomingMessage) => void,
+  options: { readBody?: boolean } = {},
+): Promise<Upstream> {
+  const upstream: Upstream = { port: 0, authority: "", url: "", received: [], aborted: 0 };
+  const server = createServer((request, response) => {
+    response.once("close", () => {
+      if (!response.writableFinished) upstream.aborted += 1;
+    });
+    const received: Received = {
+      method: request.method ?? "",
+      url: request.url ?? "",
+      headers: request.headers,
+      rawHeaders: request.rawHeaders,
+      body: "",
+    };
+    upstream.received.push(received);
+    if (options.readBody === false) {
+      handle(received, response, request);
+      return;
+    }
+    request.on("data", (chunk: Buffer) => {
+      received.body += chunk.toString("utf8");
+    });
+    request.on("end", () => handle(received, response, request));
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  cleanups.add(async () => {
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+  });
+  upstream.port = (server.address() as AddressInfo).port;
+  upstream.authority = `127.0.0.1:${upstream.port}`;
+  upstream.url = `http://${upstream.authority}`;
+  return upstream;
+}
+
+export interface RigOptions {
+  modelBaseUrl?: string;
+  modelApiKey?: string;
+  inClusterServers?: string[];
+  agent?: Partial<SessionSnapshot["agent"]>;
+  vaults?: SessionSnapshot["vaults"];
+  /** namespace → secret → key → value. */
+  secrets?: Record<string, Record<string, Record<string, string>>>;
+  maxInFlight?: number;
+}
+
+export const POD = "pod-1";
+export const SESSION = aSnapshot().sessionId;
+export const TENANT = "team-a";
+
+/** A running proxy with its issuer in process and a session store made of maps. */
+export class Rig {
+  readonly url: string;
+  readonly port: number;
+  readonly proxy: ProxyServer;
+  readonly key: SigningKey;
+  readonly leases: Map<string, LeaseState>;
+  readonly snapshots: Map<string, SessionSnapshot>;
+  readonly registry: Registry;
+  readonly logLines: string[];
+  readonly modelKeyFile: string;
+  readonly credentialsFile: string;
+  /** Makes the lease store fail. */
+  storeDown = false;
+  leaseReads = 0;
+
+  static async start(cleanups: Cleanups, options: RigOptions = {}): Promise<Rig> {
+    const directory = await mkdtemp(join(tmpdir(), "drover-proxy-"));
+    cleanups.add(async () => await rm(directory, { recursive: true }));
+    const modelKeyFile = join(directory, "model-key");
+    const credentialsFile = join(directory, "credentials.json");
+    await writeFile(modelKeyFile, options.modelApiKey ?? "");
+    await writeFile(credentialsFile, JSON.stringify(options.secrets ?? {}), { mode: 0o600 });
+    const key = await generateSigningKey("key-1");
+    const rig = new Rig({ key, modelKeyFile, credentialsFile, options });
+    await rig.proxy.loadKeys();
+    (rig as { port: number }).port = await rig.proxy.listen(0);
+    (rig as { url: string }).url = `http://127.0.0.1:${rig.port}`;
+    cleanups.add(async () => await rig.proxy.close());
+    return rig;
+  }
+
+  private constructor(given: {
+    key: SigningKey;
+    modelKeyFile: string;
+    credentialsFile: string;
+    options: RigOptions;
+  }) {
+    const { key, options } = given;
+    this.url = "";
+    this.port = 0;
+    this.key = key;
+    this.modelKeyFile = given.modelKeyFile;
+    this.credentialsFile = given.credentialsFile;
+    this.registry = new Registry();
+    this.logLines = [];
+    const base = aSnapshot();
+    this.snapshots = new Map([
+      [
+        SESSION,
+        aSnapshot({ agent: { ...base.agent, ...options.agent }, vaults: options.vaults ?? [] }),
+      ],
+    ]);
+    this.leases = new Map([
+      [SESSION, { token: "lease-1", epoch: 1, owner: POD, terminated: false }],
+    ]);
+    const leases = { readLease: async (_tenant: string, id: string) => await this.#lease(id) };
+    const snapshots = {
+      readSnapshot: async (_tenant: string, id: string) => this.snapshots.get(id) ?? null,
+    };
+    const issuer = createIssuer({
+      key,
+      namespace: "drover-system",
+      leases,
+      snapshots,
+      bindings: { readBinding: async () => null },
+      clock: systemClock,
+    });
+    const caller = { podUid: POD, serviceAccount: "drover-system/drover-pool-default" };
+    this.proxy = createProxyServer({
+      issuer: {
+        issue: async (request) => await issuer.issue(request, caller),
+        keys: async () => await issuer.keys(),
+      },
+      leases,
+      snapshots,
+      credentials: new LocalFileSource({ path: given.credentialsFile }),
+      credentialSourceName: "local-file",
+      podUid: POD,
+      model: {
+        baseUrl: options.modelBaseUrl ?? "https://model.invalid",
+        apiKeyFile: options.modelApiKey === undefined ? undefined : given.modelKeyFile,
+      },
+      inClusterServers: options.inClusterServers ?? [],
+      maxInFlight: options.maxInFlight ?? 256,
+      clock: systemClock,
+      logger: createLogger({
+        level: "debug",
+        process: "proxy",
+        destination: { write: (line) => this.logLines.push(line) },
+      }),
+      metrics: createProxyMetrics(this.registry),
+    });
+  }
+
+  async #lease(id: string): Promise<LeaseState | null> {
+    this.leaseReads += 1;
+    if (this.storeDown) throw new AppError("UNAVAILABLE", "the store does not answer");
+    return this.leases.get(id) ?? null;
+  }
+
+  /** The harness's own way to a session token. */
+  async token(sessionId = SESSION, leaseToken = "lease-1"): Promise<string> {
+    const answer = await fetch(`${this.url}/tokens`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ sessionId, tenant: TENANT, leaseToken }),
+    });
+    if (answer.status !== 200) throw new Error(`no token: ${answer.status} ${await answer.text()}`);
+    return tokensResponse.parse(await answer.json()).sessionToken;
+  }
+
+  async post(path: string, body: unknown, headers: Record<string, string> = {}): Promise<Response> {
+    return await fetch(`${this.url}${path}`, {
+      method: "POST",
+      headers: {
+        "content-type": "application/json",
+        authorization: `Bearer ${await this.token()}`,
+        ...headers,
+      },
+      body: typeof body === "string" ? body : JSON.stringify(body),
+    });
+  }
+}
+
+/** Waits for something another process or the loop will do; fails after a generous deadline. */
+export async function eventually(what: string, check: () => boolean): Promise<void> {
+  const deadline = Date.now() + 20_000;
+  while (!check()) {
+    if (Date.now() > deadline) throw new Error(`${what} did not happen`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+/** Everything a harness can see of an answer. */
+export async function everythingOf(response: Response): Promise<string> {
+  const headers = [...response.headers].map(([name, value]) => `${name}: ${value}`).join("\n");
+  return `${response.status} ${response.statusText}\n${headers}\n\n${await response.text()}`;
+}
