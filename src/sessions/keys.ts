@@ -1,5 +1,5 @@
 import { AppError } from "../runtime/errors.ts";
-import { parseSessionId } from "./ids.ts";
+import { parseSessionId, type SessionIdParts } from "./ids.ts";
 import { partitionName } from "./pool-code.ts";
 import type { PoolKey, SessionRef } from "./session-log.ts";
 
@@ -53,12 +53,17 @@ export function poolPartitions(pool: PoolKey): PartitionKeys[] {
   );
 }
 
-/** SESSION_NOT_FOUND when tenant or id cannot name a session; so no input reaches another key. */
-export function sessionKeys(ref: SessionRef): SessionKeys {
-  const { pool, partition } = parseSessionId(ref.id);
-  if (!/^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/.test(ref.tenant)) {
+/** SESSION_NOT_FOUND when tenant or id cannot name a session; so no input reaches another key or file. */
+export function checkRef(ref: SessionRef): SessionIdParts {
+  if (!/^[a-z0-9]([-a-z0-9]{0,251}[a-z0-9])?$/.test(ref.tenant)) {
     throw new AppError("SESSION_NOT_FOUND", `"${ref.tenant}" is not a namespace`);
   }
+  return parseSessionId(ref.id);
+}
+
+/** As `checkRef`. */
+export function sessionKeys(ref: SessionRef): SessionKeys {
+  const { pool, partition } = checkRef(ref);
   const common = partitionKeys(pool, partition);
   const member = `${ref.tenant}:${ref.id}`;
   const own = `${common.prefix}${member}`;

@@ -44,10 +44,13 @@ export class MemoryBackend implements LogBackend {
   readonly #workers = new Map<string, number>();
   readonly #bindings: Map<string, SandboxBinding>;
   readonly #pools: Map<string, PoolConfig>;
+  readonly #onClosed: () => Promise<void>;
   readonly #workBell: Doorbell;
   readonly #bells: Record<"requests" | "changes", Doorbell>;
 
-  constructor(deps: { clock: Clock; journal: Journal }) {
+  /** `onClosed` runs when the journal has been closed. */
+  constructor(deps: { clock: Clock; journal: Journal; onClosed?: () => Promise<void> }) {
+    this.#onClosed = deps.onClosed ?? (() => Promise.resolve());
     this.#clock = deps.clock;
     this.#journal = deps.journal;
     for (const log of deps.journal.restored.logs) this.#logs.set(memberOf(log.ref), log);
@@ -309,6 +312,7 @@ export class MemoryBackend implements LogBackend {
   async close(): Promise<void> {
     this.#workBell.ring();
     await this.#journal.close();
+    await this.#onClosed();
   }
 
   #around(log: LogImage | undefined): Surroundings {

@@ -4,6 +4,7 @@ import type { Clock } from "../../runtime/clock.ts";
 import { AppError } from "../../runtime/errors.ts";
 import type { Rng } from "../../runtime/rng.ts";
 import type { LogBackend } from "../backend.ts";
+import { checkRef } from "../keys.ts";
 import type { SessionLogMetrics } from "../metrics.ts";
 import type {
   AppendResult,
@@ -45,6 +46,7 @@ export class BackedSessionLog implements SessionLog {
   }
 
   async createSession(session: CreateSession): Promise<{ created: boolean; head: Head }> {
+    checkRef(session);
     checkSizes(session.events);
     return await this.#deps.backend.create(session, this.#deps.rng.id("gen"));
   }
