@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { secretField } from "../runtime/config.ts";
 
 const port = z.coerce.number().int().min(0).max(65_535);
 
@@ -20,6 +21,10 @@ export const proxyConfig = z.object({
   healthPort: port.default(9091).meta({
     env: "DROVER_PROXY_HEALTH_PORT",
     description: "Port for health and metrics on the pod's addresses.",
+  }),
+  healthHost: z.string().min(1).default("0.0.0.0").meta({
+    env: "DROVER_PROXY_HEALTH_HOST",
+    description: "Address the health port listens on.",
   }),
   logLevel: z.enum(["debug", "info", "warn", "error", "silent"]).default("info").meta({
     env: "DROVER_LOG_LEVEL",
@@ -54,6 +59,21 @@ export const proxyConfig = z.object({
     env: "DROVER_ISSUER_TOKEN_FILE",
     description: "Projected service account token with audience drover-issuer.",
   }),
+  redisUrl: z.string().min(1).meta({
+    env: "DROVER_REDIS_URL",
+    description: "redis:// or rediss:// address of the session log; leases and snapshots are read.",
+  }),
+  redisUsername: z.string().min(1).optional().meta({
+    env: "DROVER_REDIS_USERNAME",
+    description: "Redis user; the default user when absent.",
+  }),
+  redisPassword: secretField("DROVER_REDIS_PASSWORD", "Password of the Redis user.")
+    .optional()
+    .meta({
+      env: "DROVER_REDIS_PASSWORD",
+      description: "Password of the Redis user; none when absent.",
+      secret: true,
+    }),
   inClusterServers: hostList.default([]).meta({
     env: "DROVER_IN_CLUSTER_SERVERS",
     description: "MCP servers (host:port, comma separated) that may have private addresses.",

@@ -51,7 +51,7 @@ interface CachedValue {
 
 export interface SessionCredentialsDeps {
   source: CredentialSource;
-  /** Label of the metric: `kubernetes-secret`, `local-file`. */
+  /** Label of the metric: `kubernetes_secret`, `local_file`. */
   sourceName: string;
   clock: Clock;
   metrics: Pick<ProxyMetrics, "credentialReads">;
