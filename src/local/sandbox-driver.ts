@@ -67,6 +67,11 @@ export class LocalSandboxDriver {
     }
   }
 
+  /** Removes the folders of a session's sandboxes: it is finished and will not be resumed. */
+  async forget(ref: SessionRef): Promise<void> {
+    for (const hand of await this.#handsOf(ref)) await this.#release(sandboxIdOf(hand));
+  }
+
   async #answer(request: SandboxRequest, signal: AbortSignal): Promise<void> {
     const { ref, hand, generation } = request;
     const id = sandboxIdOf({ ref, hand, generation });

@@ -242,7 +242,12 @@ function resolvePool(objects: SessionObjects): Part<ResolvedPool> {
   }
   return {
     condition: condition("PoolResolved", "True", "Resolved"),
-    value: { name, uid: uidOf(pool), code, partitions: parsed.spec.partitions },
+    value: {
+      name: pool.metadata.name,
+      uid: uidOf(pool),
+      code,
+      partitions: parsed.spec.partitions,
+    },
   };
 }
 

@@ -1,0 +1,247 @@
+import type { Credential, CredentialSource } from "../credentials/credential-source.ts";
+import { LocalFileSource } from "../credentials/local-file/local-file-source.ts";
+import { AnthropicModel } from "../harness/anthropic-model.ts";
+import { SidecarMcpHands } from "../harness/mcp-hands.ts";
+import { createHarnessMetrics } from "../harness/metrics.ts";
+import { SidecarTokens } from "../harness/tokens.ts";
+import { createWorker } from "../harness/worker.ts";
+import { createIssuer } from "../operator/issuer/issuer.ts";
+import { poolServiceAccount } from "../operator/names.ts";
+import { createSandboxClient } from "../protocol/sandbox-client.ts";
+import { generateSigningKey, type Jwks } from "../protocol/tokens.ts";
+import { createProxyMetrics } from "../proxy/metrics.ts";
+import { createProxyServer } from "../proxy/server.ts";
+import type { Clock } from "../runtime/clock.ts";
+import { AppError } from "../runtime/errors.ts";
+import { type Runnable, runGroup } from "../runtime/group.ts";
+import type { Logger } from "../runtime/logger.ts";
+import { createRegistry, type Registry } from "../runtime/metrics.ts";
+import type { Rng } from "../runtime/rng.ts";
+import { parseScripts } from "../scripted-model/script.ts";
+import { createScriptedModel } from "../scripted-model/server.ts";
+import { openFileSessionStore } from "../sessions/file/file-session-store.ts";
+import type { PoolConfig, SessionStore } from "../sessions/session-log.ts";
+import { type DataDirectory, openDataDirectory } from "./data-directory.ts";
+import { packExamples } from "./examples.ts";
+import { LOCAL_NAMESPACE, LocalObjects } from "./local-objects.ts";
+import { LocalSandboxDriver } from "./sandbox-driver.ts";
+import { LocalSession } from "./session.ts";
+
+export interface LocalRunOptions {
+  /** Manifests: the kinds of `kubectl apply`. */
+  files: readonly string[];
+  dataDirectory: string;
+  model: {
+    /** Endpoint that speaks the Messages API; the scripted model in this process when absent. */
+    baseUrl?: string | undefined;
+    /** File with the API key for `baseUrl`. */
+    apiKeyFile?: string | undefined;
+  };
+  /** Script files of the scripted model. */
+  scripts: readonly { name: string; text: string }[];
+  /** File with credentials for MCP servers (mode 0600). */
+  credentialsFile?: string | undefined;
+  /** In-cluster style list of MCP servers that may be plain http or private, as host:port. */
+  localServers: readonly string[];
+  sandboxCommand: readonly string[];
+  /** Folder of the Node that runs Drover, for tools that call `node`. */
+  nodeDirectory: string;
+  /** Folder of this installation, for the example packages. */
+  installation: string;
+  print: (line: string) => void;
+  clock: Clock;
+  rng: Rng;
+  logger: Logger;
+}
+
+/** Local mode's worker: there is one, and its leases are its own. */
+const WORKER_ID = "local";
+const POOL = { name: "local", uid: "local", partitions: 1, commit: { mode: "fsync" } } as const;
+
+/**
+ * Runs the AgentSessions of some manifests, one after the other, in this process: file log, one
+ * worker, proxy, issuer, sandboxes as child processes. A session that an earlier process did not
+ * finish goes on where its log ends; one that is finished starts anew. Resolves to the exit code:
+ * 0 all ended well, 3 one failed, 5 one waits for somebody, 130 stopped by the signal.
+ * Throws INPUT_INVALID for a manifest, LOG_DIRECTORY_IN_USE for a data directory in use.
+ */
+export async function runLocal(options: LocalRunOptions, signal: AbortSignal): Promise<number> {
+  const data = await openDataDirectory(options.dataDirectory);
+  // Mistakes in manifests are told before anything starts.
+  const objects = await LocalObjects.load(options.files, data);
+  if (objects.sessions().length === 0) {
+    throw new AppError("INPUT_INVALID", `no AgentSession in ${options.files.join(", ")}`);
+  }
+  await packExamples(options.installation, data.examplesDirectory);
+  const store = await openFileSessionStore({
+    directory: data.logDirectory,
+    clock: options.clock,
+    rng: options.rng,
+    logger: options.logger,
+  });
+  try {
+    const pool = await store.operator.registerPool(POOL);
+    store.operator.watchPools([pool]);
+    return await runSessions(options, { data, objects, store, pool }, signal);
+  } finally {
+    await store.close();
+  }
+}
+
+interface Parts {
+  data: DataDirectory;
+  objects: LocalObjects;
+  store: SessionStore;
+  pool: PoolConfig;
+}
+
+async function runSessions(
+  options: LocalRunOptions,
+  parts: Parts,
+  signal: AbortSignal,
+): Promise<number> {
+  const { clock, rng, logger } = options;
+  const { data, store } = parts;
+  const registry = createRegistry("local", "0.1.0");
+  const services = await startServices(options, parts, registry);
+  const driver = new LocalSandboxDriver({
+    operator: store.operator,
+    data,
+    sandboxCommand: options.sandboxCommand,
+    nodeDirectory: options.nodeDirectory,
+    publicKeys: services.publicKeys,
+    clock,
+    rng,
+    logger,
+  });
+  const worker = createWorker({
+    queue: store.queue(WORKER_ID),
+    model: new AnthropicModel({ baseUrl: `${services.proxyUrl}/model`, clock, fetch }),
+    tokens: new SidecarTokens({ sidecarUrl: services.proxyUrl, clock, fetch }),
+    sandboxClient: (token) => createSandboxClient({ fetch, clock, logger, token }),
+    mcp: (tokens) =>
+      new SidecarMcpHands({ sidecarUrl: services.proxyUrl, tokens, clock, fetch, logger }),
+    clock,
+    rng,
+    logger,
+    metrics: createHarnessMetrics(registry),
+    options: { graceMs: 2000 },
+  });
+  const done = new AbortController();
+  let code = 0;
+  const sessions: Runnable = {
+    name: "sessions",
+    run: async (stop) => {
+      code = await playAll(options, parts, driver, stop);
+      done.abort();
+    },
+  };
+  try {
+    const sandboxes: Runnable = { name: "sandboxes", run: (stop) => driver.run(stop) };
+    await runGroup([sandboxes, worker, sessions], AbortSignal.any([signal, done.signal]), logger);
+  } finally {
+    await services.close();
+  }
+  return signal.aborted && !done.signal.aborted ? 130 : code;
+}
+
+/** Plays the sessions in order; the worst exit code wins. */
+async function playAll(
+  options: LocalRunOptions,
+  parts: Parts,
+  driver: LocalSandboxDriver,
+  stop: AbortSignal,
+): Promise<number> {
+  const { data, store, pool } = parts;
+  let worst = 0;
+  for (const { metadata } of parts.objects.sessions()) {
+    const play = async (objects: LocalObjects) => {
+      const object = objects.sessions().find((item) => item.metadata.name === metadata.name);
+      if (object === undefined) throw new AppError("INTERNAL", "a session vanished");
+      return new LocalSession({ ...options, store, driver, around: objects.around(object, pool) });
+    };
+    let session = await play(parts.objects);
+    if (await session.isFinished()) {
+      const namespace = metadata.namespace ?? LOCAL_NAMESPACE;
+      await data.nextIncarnation({ kind: "AgentSession", namespace, name: metadata.name });
+      await driver.forget(session.ref);
+      session = await play(await LocalObjects.load(options.files, data));
+    }
+    worst = Math.max(worst, await session.play(stop));
+    if (stop.aborted) break;
+  }
+  return worst;
+}
+
+interface Services {
+  proxyUrl: string;
+  publicKeys: Jwks;
+  close(): Promise<void>;
+}
+
+/** Issuer, proxy and, unless a real endpoint is given, the scripted model. */
+async function startServices(
+  options: LocalRunOptions,
+  { store, pool }: Parts,
+  registry: Registry,
+): Promise<Services> {
+  const { clock, logger } = options;
+  const key = await generateSigningKey("local");
+  const issuer = createIssuer({
+    key,
+    namespace: LOCAL_NAMESPACE,
+    leases: store.ports,
+    snapshots: store.ports,
+    bindings: store.ports,
+    clock,
+  });
+  const scripted =
+    options.model.baseUrl === undefined
+      ? createScriptedModel({
+          script: parseScripts(options.scripts),
+          clock,
+          logger,
+          registry: createRegistry("scripted-model", "0.1.0"),
+        })
+      : undefined;
+  const baseUrl =
+    options.model.baseUrl ?? (await scripted?.listen({ host: "127.0.0.1", port: 0 })) ?? "";
+  const caller = {
+    podUid: WORKER_ID,
+    serviceAccount: `${LOCAL_NAMESPACE}/${poolServiceAccount(pool.name)}`,
+  };
+  const proxy = createProxyServer({
+    issuer: { issue: (request) => issuer.issue(request, caller), keys: () => issuer.keys() },
+    leases: store.ports,
+    snapshots: store.ports,
+    credentials: credentialSource(options.credentialsFile),
+    credentialSourceName: "local_file",
+    podUid: WORKER_ID,
+    model: { baseUrl, apiKeyFile: options.model.apiKeyFile },
+    inClusterServers: options.localServers,
+    maxInFlight: 256,
+    clock,
+    logger,
+    metrics: createProxyMetrics(registry),
+  });
+  const port = await proxy.listen(0);
+  await proxy.loadKeys();
+  return {
+    proxyUrl: `http://127.0.0.1:${port}`,
+    publicKeys: await issuer.keys(),
+    close: async () => {
+      await proxy.close();
+      await scripted?.close();
+    },
+  };
+}
+
+function credentialSource(path: string | undefined): CredentialSource {
+  if (path !== undefined) return new LocalFileSource({ path });
+  return {
+    read: (request): Promise<Credential> => {
+      const message = `vault "${request.vault}" needs a credentials file: give one with --credentials`;
+      return Promise.reject(new AppError("CREDENTIAL_NOT_FOUND", message));
+    },
+  };
+}
