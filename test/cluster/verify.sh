@@ -126,6 +126,44 @@ node_metrics() {
   kubectl get --raw "/api/v1/nodes/$(kubectl get nodes -o jsonpath='{.items[0].metadata.name}')/proxy/metrics"
 }
 
+allow_web_from_web() {
+  k apply -f - <<EOF
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  policyTypes: [Ingress]
+  ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]
+EOF
+}
+
+# from_side: asks the web Service from the pod that no policy allows; prints the answer or why there is none.
+from_side() {
+  k exec side -c main -- node -e 'fetch("http://web", { signal: AbortSignal.timeout(3000) })
+    .then(r => r.text(), e => e.name).then(console.log)'
+}
+
+# The policy is enforced a moment after it is accepted.
+denied_from_side() {
+  local _
+  for _ in 1 2 3 4 5; do from_side | grep TimeoutError && return; done
+}
+
+web_stays_ready() {
+  sleep 5 # five periods of the readiness probe
+  k get deploy web -o jsonpath='ready {.status.readyReplicas}'
+}
+
+check_network_policy() {
+  check "without a policy any pod is answered" "hello from web-" from_side
+  allow_web_from_web >/dev/null
+  check "a NetworkPolicy keeps a stranger out" TimeoutError denied_from_side
+  check "and lets a friend in" "hello from web-" \
+    in_web 'fetch("http://web").then(r => r.text()).then(console.log)'
+  check "and the kubelet's probes" "ready 2" web_stays_ready
+}
+
 prepare() {
   remove_objects # an earlier run may have been killed
   kubectl create namespace $NS >/dev/null
@@ -162,6 +200,7 @@ main() {
   check "the kubelet's metrics through the API server" "^kubelet_running_pods" node_metrics
   [[ $(mode) != own ]] || check "this machine reaches a ClusterIP" "hello from web-" \
     curl -s -m 5 "http://$(k get service web -o jsonpath='{.spec.clusterIP}')"
+  [[ $(cat "$STATE/cni/kind" 2>/dev/null) != cilium ]] || check_network_policy
   echo "$passed passed, $failed failed"
   [[ $failed -eq 0 ]]
 }
