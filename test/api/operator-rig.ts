@@ -1,0 +1,289 @@
+import { readdir, readFile } from "node:fs/promises";
+import { setTimeout as sleep } from "node:timers/promises";
+import { EventRecorder } from "../../src/kube/event-recorder.ts";
+import { LiveClient } from "../../src/kube/live-client.ts";
+import { Manager } from "../../src/kube/manager.ts";
+import { createKubeMetrics } from "../../src/kube/metrics.ts";
+import { type Caches, createCaches } from "../../src/operator/caches.ts";
+import { createControllers } from "../../src/operator/controllers.ts";
+import {
+  type AgentSession,
+  agentSessions,
+  type HarnessPool,
+  harnessPools,
+  type Pod,
+  pods,
+} from "../../src/operator/kinds.ts";
+import { createOperatorMetrics } from "../../src/operator/metrics.ts";
+import { systemClock } from "../../src/runtime/clock.ts";
+import { silentLogger } from "../../src/runtime/logger.ts";
+import { Registry } from "../../src/runtime/metrics.ts";
+import { systemRng } from "../../src/runtime/rng.ts";
+import { createMemorySessionStore } from "../../src/sessions/memory/memory-session-store.ts";
+import type { Lease, SessionStore } from "../../src/sessions/session-log.ts";
+import type { ApiServer } from "../cluster/api-server.ts";
+
+/** The operator's controllers on a real API server with a memory store; the test plays kubelet and harness. */
+export class OperatorRig {
+  readonly api: ApiServer;
+  readonly client: LiveClient;
+  readonly store: SessionStore;
+  readonly registry = new Registry();
+  caches: Caches;
+  #stop = new AbortController();
+  #running: Promise<void> = Promise.resolve();
+  #worker = 0;
+
+  constructor(api: ApiServer) {
+    this.api = api;
+    const metrics = createKubeMetrics(new Registry());
+    this.client = new LiveClient({
+      clock: systemClock,
+      rng: systemRng,
+      config: { from: "file", path: api.kubeconfigPath },
+      userAgent: "drover-operator/test",
+      metrics: metrics.restClient,
+    });
+    this.store = createMemorySessionStore({ clock: systemClock, rng: systemRng });
+    this.caches = this.#caches();
+  }
+
+  #caches(): Caches {
+    const deps = { client: this.client, clock: systemClock, rng: systemRng, logger: silentLogger };
+    return createCaches(deps, "drover");
+  }
+
+  /** CRDs, namespaces, the default pool. */
+  async install(): Promise<void> {
+    for (const file of (await readdir("crds")).filter((name) => name.endsWith(".yaml"))) {
+      await this.kubectlOk(
+        ["apply", "--server-side", "-f", "-"],
+        await readFile(`crds/${file}`, "utf8"),
+      );
+    }
+    await this.kubectlOk(["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]);
+    for (const name of ["drover", "team-a", "team-b"]) {
+      await this.apply({ apiVersion: "v1", kind: "Namespace", metadata: { name } });
+    }
+    await this.apply(aPool());
+  }
+
+  /** One operator process' worth of controllers. */
+  start(): void {
+    const common = {
+      client: this.client,
+      clock: systemClock,
+      rng: systemRng,
+      logger: silentLogger,
+    };
+    this.#stop = new AbortController();
+    this.caches = this.#caches();
+    const events = new EventRecorder({
+      ...common,
+      reportingController: "drover.dev/operator",
+      reportingInstance: "test",
+    });
+    const registry = new Registry();
+    const { controllers, leaderOnly } = createControllers({
+      ...common,
+      caches: this.caches,
+      log: this.store.operator,
+      events,
+      metrics: createOperatorMetrics(registry),
+      install: {
+        namespace: "drover",
+        image: "drover:dev",
+        imagePullPolicy: "IfNotPresent",
+        imagePullSecrets: [],
+        logLevel: "info",
+        redis: { url: "redis://valkey:6379", commit: "fsync" },
+        lease: { ttlMs: 800, renewMs: 200 },
+        issuer: {
+          url: "https://drover-issuer.drover.svc:7443",
+          certificate: "-----BEGIN CERTIFICATE-----",
+        },
+      },
+      commit: { mode: "fsync" },
+      publicKeys: () => ({ keys: [] }),
+      userNamespaces: false,
+    });
+    const manager = new Manager({
+      ...common,
+      metrics: createKubeMetrics(registry),
+      informers: Object.values(this.caches),
+      controllers,
+      leaderOnly,
+    });
+    const { signal } = this.#stop;
+    this.#running = manager.run(signal).finally(() => events.close());
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    await this.#running;
+  }
+
+  async close(): Promise<void> {
+    await this.stop();
+    await this.store.close();
+    this.client.close();
+  }
+
+  async kubectlOk(args: readonly string[], stdin?: string): Promise<string> {
+    const result = await this.api.kubectl(args, stdin);
+    if (result.code !== 0) throw new Error(`kubectl ${args.join(" ")}: ${result.stderr}`);
+    return result.stdout;
+  }
+
+  async apply(...objects: unknown[]): Promise<void> {
+    const list = { apiVersion: "v1", kind: "List", items: objects };
+    await this.kubectlOk(["apply", "-f", "-"], JSON.stringify(list));
+  }
+
+  session(name: string, namespace = "team-a"): Promise<AgentSession> {
+    return this.client.get(agentSessions, { namespace, name });
+  }
+
+  async pods(session: AgentSession): Promise<Pod[]> {
+    const { items } = await this.client.list(pods, {
+      namespace: session.metadata.namespace ?? "",
+      labelSelector: `drover.dev/session=${session.metadata.uid}`,
+    });
+    return items;
+  }
+
+  pool(): Promise<HarnessPool> {
+    return this.client.get(harnessPools, { namespace: "drover", name: "default" });
+  }
+
+  /** As a harness: claims the session with this object name. */
+  async claim(name: string): Promise<Lease> {
+    this.#worker += 1;
+    const queue = this.store.queue(`worker-${this.#worker}`);
+    const signal = AbortSignal.timeout(30_000);
+    for await (const lease of queue.claim({ capacity: () => 1, signal })) {
+      const { snapshot } = await lease.getSession();
+      if (snapshot.object?.name === name) {
+        for await (const event of lease.getEvents()) void event;
+        return lease;
+      }
+      await lease.release({ kind: "requeue" });
+    }
+    throw new Error(`nobody may claim ${name}`);
+  }
+
+  /** As a harness: asks for a sandbox and answers what came of it. */
+  async ask(lease: Lease, generation: number, kind: "provision" | "release" = "provision") {
+    const data =
+      kind === "provision"
+        ? { hand: "sandbox", generation, template: "node" }
+        : { hand: "sandbox", generation, reason: "unreachable" };
+    const type = kind === "provision" ? "sandbox.requested" : "sandbox.released";
+    await lease.emitEvents([{ id: systemRng.id("sevt"), type, data }]);
+  }
+
+  /** Waits for an event of one of these types after what the holder has read. */
+  async nextEvent(lease: Lease, types: readonly string[]) {
+    return eventually(`one of ${types.join(", ")}`, async () => {
+      for await (const event of lease.getEvents({ after: lease.position().seq })) {
+        if (types.includes(event.type)) return event;
+      }
+      return undefined;
+    });
+  }
+
+  /** As kubelet. */
+  async podStatus(pod: Pod, status: Record<string, unknown>): Promise<void> {
+    await this.client.patchStatus(pods, pod.metadata, status);
+  }
+
+  async podReady(pod: Pod, ip = "10.1.2.3"): Promise<void> {
+    await this.podStatus(pod, readyStatus(ip));
+  }
+}
+
+export function readyStatus(ip: string): Record<string, unknown> {
+  return {
+    phase: "Running",
+    podIP: ip,
+    podIPs: [{ ip }],
+    conditions: [{ type: "Ready", status: "True" }],
+    containerStatuses: [
+      {
+        name: "sandbox",
+        ready: true,
+        started: true,
+        restartCount: 0,
+        image: "x",
+        imageID: "x",
+        state: { running: {} },
+      },
+    ],
+  };
+}
+
+export function aPool(spec: Record<string, unknown> = {}) {
+  return {
+    apiVersion: "drover.dev/v1alpha1",
+    kind: "HarnessPool",
+    metadata: { name: "default", namespace: "drover" },
+    spec: { replicas: 2, allowedNamespaces: { from: "All" }, ...spec },
+  };
+}
+
+export function anAgent(name = "coder", namespace = "team-a") {
+  return {
+    apiVersion: "drover.dev/v1alpha1",
+    kind: "Agent",
+    metadata: { name, namespace },
+    spec: { model: "scripted", tools: [{ type: "agent_toolset_20260401" }] },
+  };
+}
+
+export function aTemplate(spec: Record<string, unknown> = {}, name = "node", namespace = "team-a") {
+  return {
+    apiVersion: "drover.dev/v1alpha1",
+    kind: "SandboxTemplate",
+    metadata: { name, namespace },
+    spec: { image: "drover-sandbox:dev", ...spec },
+  };
+}
+
+export function aSession(name: string, spec: Record<string, unknown> = {}, namespace = "team-a") {
+  return {
+    apiVersion: "drover.dev/v1alpha1",
+    kind: "AgentSession",
+    metadata: { name, namespace },
+    spec: {
+      agentRef: { name: "coder" },
+      sandboxTemplateRef: { name: "node" },
+      messages: [{ text: "go" }],
+      ...spec,
+    },
+  };
+}
+
+/** Polls until `look` answers something; fails with `what` after a generous time. */
+export async function eventually<T>(
+  what: string,
+  look: () => Promise<T | undefined | false>,
+  timeoutMs = 30_000,
+): Promise<T> {
+  const end = Date.now() + timeoutMs;
+  let last: unknown;
+  while (Date.now() < end) {
+    try {
+      const found = await look();
+      if (found !== undefined && found !== false) return found;
+      last = undefined;
+    } catch (error) {
+      last = error;
+    }
+    await sleep(100);
+  }
+  throw new Error(`never saw ${what}`, { cause: last });
+}
+
+export function conditionOf(object: AgentSession | HarnessPool, type: string) {
+  return object.status?.conditions?.find((condition) => condition.type === type);
+}
