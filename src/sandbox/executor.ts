@@ -253,7 +253,10 @@ export class Executor {
     work: (signal: AbortSignal) => Promise<ToolEnd>,
   ): Promise<ToolEnd> {
     if (tool.deadlineMs === undefined) return await work(signal);
-    return await withDeadline(this.#options.clock, tool.deadlineMs, tool.name, work, signal);
+    const end = await withDeadline(this.#options.clock, tool.deadlineMs, tool.name, work, signal);
+    if (end.aborted !== true || signal.aborted) return end;
+    // The tool heard of the deadline before we did.
+    throw new AppError("TIMEOUT", `${tool.name} did not finish within ${tool.deadlineMs} ms`);
   }
 
   #describeFailure(name: string, id: string, error: unknown): ToolEnd {

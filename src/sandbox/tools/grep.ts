@@ -1,5 +1,6 @@
 import { type ChildProcessByStdio, spawn } from "node:child_process";
 import { once } from "node:events";
+import { stat } from "node:fs/promises";
 import type { Readable } from "node:stream";
 import { betaGrepTool, resolvePath } from "@anthropic-ai/sdk/tools/agent-toolset/node";
 import { grepInput } from "../../protocol/sandbox-tools.ts";
@@ -36,6 +37,8 @@ export function createGrepTool(options: GrepOptions): Tool {
       const input = grepInput.parse(raw);
       try {
         const target = await resolvePath({ workdir: options.workspace }, input.path ?? ".");
+        const problem = await describeTarget(target, input.path ?? ".");
+        if (problem !== undefined) return { isError: true, notes: [`grep: ${problem}`] };
         const end = await runRipgrep(options, input.pattern, target, context);
         if (end !== undefined) return end;
         const text = await fallback.run(input);
@@ -49,6 +52,18 @@ export function createGrepTool(options: GrepOptions): Tool {
     clean: (text) => text.replace(/\n$/, ""),
     close: () => Promise.resolve(),
   };
+}
+
+/** What keeps a path from being searched; reading a pipe would wait for a writer for ever. */
+async function describeTarget(target: string, path: string): Promise<string | undefined> {
+  try {
+    const found = await stat(target);
+    return found.isFile() || found.isDirectory() ? undefined : `${path} is not a regular file`;
+  } catch (error) {
+    return codeOf(error) === "ENOENT"
+      ? `${path}: no such file or directory`
+      : `${path}: cannot be read`;
+  }
 }
 
 /** Undefined when there is no ripgrep. */
