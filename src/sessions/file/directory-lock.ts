@@ -83,8 +83,9 @@ export async function startOf(pid: number): Promise<string> {
     const stat = await readFile(`/proc/${pid}/stat`, "utf8");
     const boot = await readFile("/proc/sys/kernel/random/boot_id", "utf8");
     // Field 22, counted behind the command name, which may hold anything.
-    const ticks = stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19] ?? "";
-    return `${boot.trim()}:${ticks}`;
+    const [state = "", ...fields] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    // A killed process keeps its entry until its parent asks for it: it is gone all the same.
+    return "ZX".includes(state) ? "ended" : `${boot.trim()}:${fields[18] ?? ""}`;
   } catch {
     // Not Linux, or the process is gone: `ps` tells which.
     return await startByPs(pid);
