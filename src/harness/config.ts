@@ -1,8 +1,15 @@
 import { z } from "zod";
+import { PORTS } from "../api/names.ts";
 import { secretField } from "../runtime/config.ts";
+import type { CommitMode } from "../sessions/session-log.ts";
 
 const ms = (env: string, description: string, fallback: number) =>
   z.coerce.number().int().min(1).max(3_600_000).default(fallback).meta({ env, description });
+
+function commitMode(text: string): CommitMode {
+  if (text === "fsync" || text === "provider") return { mode: text };
+  return { mode: "replicas", n: Number(text.slice("replicas:".length)) };
+}
 
 export const harnessConfig = z.object({
   redisUrl: z.string().min(1).meta({
@@ -24,6 +31,7 @@ export const harnessConfig = z.object({
     .string()
     .regex(/^(fsync|provider|replicas:[1-9])$/)
     .default("fsync")
+    .transform(commitMode)
     .meta({
       env: "DROVER_REDIS_COMMIT",
       description: "What makes a write committed: fsync, replicas:N or provider.",
@@ -47,10 +55,10 @@ export const harnessConfig = z.object({
     env: "DROVER_CONCURRENCY",
     description: "Sessions worked on at the same time.",
   }),
-  sidecarUrl: z
+  proxyUrl: z
     .string()
     .regex(/^https?:\/\/[^\s]+[^/]$/)
-    .default("http://127.0.0.1:7070")
+    .default(`http://127.0.0.1:${PORTS.proxy}`)
     .meta({
       env: "DROVER_PROXY_URL",
       description: "Address of the proxy sidecar, without a slash at its end.",
@@ -71,11 +79,11 @@ export const harnessConfig = z.object({
     env: "DROVER_HEALTH_HOST",
     description: "Address of /livez, /readyz and /metrics.",
   }),
-  healthPort: z.coerce.number().int().min(0).max(65_535).default(9090).meta({
+  healthPort: z.coerce.number().int().min(0).max(65_535).default(PORTS.health).meta({
     env: "DROVER_HEALTH_PORT",
     description: "Port of /livez, /readyz and /metrics.",
   }),
-  logLevel: z.enum(["debug", "info", "warn", "error"]).default("info").meta({
+  logLevel: z.enum(["debug", "info", "warn", "error", "silent"]).default("info").meta({
     env: "DROVER_LOG_LEVEL",
     description: "Least severe level that is logged.",
   }),

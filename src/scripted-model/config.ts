@@ -24,7 +24,7 @@ export const scriptedModelConfig = z.object({
       description: "Key that requests must present; any or none is accepted when absent.",
       secret: true,
     }),
-  logLevel: z.enum(["debug", "info", "warn", "error"]).default("info").meta({
+  logLevel: z.enum(["debug", "info", "warn", "error", "silent"]).default("info").meta({
     env: "DROVER_LOG_LEVEL",
     description: "Least severe level that is logged.",
   }),

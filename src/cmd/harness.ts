@@ -1,0 +1,77 @@
+import { AnthropicModel } from "../harness/anthropic-model.ts";
+import { harnessConfig } from "../harness/config.ts";
+import { SidecarMcpHands } from "../harness/mcp-hands.ts";
+import { createHarnessMetrics } from "../harness/metrics.ts";
+import { StoreCheck } from "../harness/store-check.ts";
+import { SidecarTokens } from "../harness/tokens.ts";
+import { createWorker } from "../harness/worker.ts";
+import { createSandboxClient } from "../protocol/sandbox-client.ts";
+import { systemClock as clock } from "../runtime/clock.ts";
+import { loadConfig } from "../runtime/config.ts";
+import { runGroup } from "../runtime/group.ts";
+import { createHealthServer } from "../runtime/health.ts";
+import { createLogger } from "../runtime/logger.ts";
+import { createRegistry } from "../runtime/metrics.ts";
+import { runProcess } from "../runtime/process.ts";
+import { systemRng as rng } from "../runtime/rng.ts";
+import { createSessionLogMetrics } from "../sessions/metrics.ts";
+import { connectRedisSessionStore } from "../sessions/redis/redis-session-store.ts";
+
+const VERSION = "0.1.0";
+
+/** `drover harness`: one worker on Redis, its model and tools behind the sidecar. */
+export async function harnessMain(
+  env: Readonly<Record<string, string | undefined>>,
+  signal: AbortSignal,
+): Promise<number> {
+  const config = loadConfig(harnessConfig, env);
+  const logger = createLogger({ level: config.logLevel, process: "harness" });
+  const registry = createRegistry("harness", VERSION);
+  const store = await connectRedisSessionStore({
+    url: config.redisUrl,
+    username: config.redisUsername,
+    password: config.redisPassword,
+    commit: config.redisCommit,
+    pools: [{ code: config.poolCode, partitions: config.partitions }],
+    timings: { ttlMs: config.leaseTtlMs, renewMs: config.leaseRenewMs, pollMs: config.pollMs },
+    clock,
+    rng,
+    logger,
+    metrics: createSessionLogMetrics(registry),
+  });
+  const queue = store.queue(config.workerId);
+  const { proxyUrl: sidecarUrl } = config;
+  const worker = createWorker({
+    queue,
+    model: new AnthropicModel({ baseUrl: `${sidecarUrl}/model`, clock, fetch }),
+    tokens: new SidecarTokens({ sidecarUrl, clock, fetch }),
+    sandboxClient: (token) => createSandboxClient({ fetch, clock, logger, token }),
+    mcp: (tokens) => new SidecarMcpHands({ sidecarUrl, tokens, clock, fetch, logger }),
+    clock,
+    rng,
+    logger,
+    metrics: createHarnessMetrics(registry),
+    options: { concurrency: config.concurrency, graceMs: config.graceMs },
+  });
+  const storeCheck = new StoreCheck({ queue, clock });
+  const health = createHealthServer({
+    registry,
+    checks: {
+      worker: () => (worker.state === "running" ? undefined : `worker is ${worker.state}`),
+      store: () => storeCheck.problem(),
+    },
+  });
+  await health.listen({ host: config.healthHost, port: config.healthPort });
+  try {
+    await runGroup([storeCheck, worker], signal, logger);
+  } finally {
+    await queue.close();
+    await store.close();
+    await health.close();
+  }
+  return 0;
+}
+
+if (import.meta.main) {
+  await runProcess((signal) => harnessMain(process.env, signal));
+}

@@ -1,0 +1,62 @@
+import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
+import { eventsOf, HarnessBed } from "./harness-bed.ts";
+import { CrashPlan } from "./harness-crash.ts";
+import { expectInvariants } from "./harness-invariants.ts";
+
+const SCRIPT = `
+scenarios:
+  work:
+    turns:
+      - say: Two at once.
+        tools:
+          - { name: bash, input: { command: "echo one >> effects; echo ONE" } }
+          - { name: bash, input: { command: "echo two >> effects; echo TWO" } }
+      - expect: { contains: [ONE, TWO], results: 2 }
+        tools: [{ name: bash, input: { command: "cat effects" } }]
+      - expect: { matches: "one[^]*two|two[^]*one" }
+        say: Done.
+`;
+
+let bed: HarnessBed;
+
+beforeEach(async () => {
+  bed = new HarnessBed();
+  await bed.start(SCRIPT);
+});
+
+afterEach(() => bed.stop());
+
+describe("a worker that dies", () => {
+  /** Writes of one whole run: abandon none, 3 starts, 3 ends, 1 request for a sandbox, 3 results, 1 idle. */
+  const WRITES = 11;
+  const points = Array.from({ length: WRITES }, (_, index) => index + 1).flatMap((at) => [
+    { at, when: "before" as const },
+    { at, when: "after" as const },
+  ]);
+
+  it.each(points)(
+    "$when write $at leaves a log from which the next worker finishes",
+    async ({ at, when }) => {
+      const crash = new CrashPlan(at, when);
+      bed.startWorker({
+        queue: (queue) => crash.queue(queue),
+        sandboxClient: (client) => crash.sandboxClient(client),
+        isDead: () => crash.dead,
+        // No room for more: the queue under a dead worker must not claim either.
+        options: { concurrency: 1 },
+      });
+      const ref = await bed.createSession("go", { model: "scripted:work" });
+      await bed.until(ref, "the crash", () => crash.dead);
+      bed.startWorker();
+
+      const events = await bed.idle(ref);
+
+      expect(eventsOf(events, "session.status_idle").at(-1)?.data.stop_reason).toBe("end_turn");
+      expectInvariants(events, await bed.requests());
+      expect(bed.file(ref, "effects").split("\n").toSorted()).toEqual(["", "one", "two"]);
+      expect(eventsOf(events, "tool.result").map((event) => event.data.outcome)).toEqual(
+        Array.from({ length: 3 }, () => "known"),
+      );
+    },
+  );
+});
