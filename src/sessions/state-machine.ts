@@ -106,7 +106,7 @@ export function appendLeased(
 ): Applied<LeasedAppendReply> {
   if (state === null) return unchanged(state, { word: "NOSESSION" });
   const repeated = op.n === state.wn && op.events[0]?.id === state.wid;
-  const held = state.tok === op.token;
+  const held = holds(state, op.token);
   if (repeated && (held || gaveUp(state, op.token))) {
     return unchanged(state, { word: "DUP", first: state.ws, last: state.ws + state.wc - 1 });
   }
@@ -193,7 +193,7 @@ export function renew(
   op: { token: string; ttlMs: number },
   at: Pick<Surroundings, "now">,
 ): Applied<Seq | null> {
-  if (state === null || state.tok !== op.token) return unchanged(state, null);
+  if (state === null || !holds(state, op.token)) return unchanged(state, null);
   return { state: { ...state, due: at.now + op.ttlMs }, reply: state.seq, appended: [] };
 }
 
@@ -203,7 +203,7 @@ export function release(
   at: Pick<Surroundings, "now">,
 ): Applied<ReleaseReply> {
   if (state === null) return unchanged(state, { word: "NOSESSION" });
-  if (state.tok !== op.token) {
+  if (!holds(state, op.token)) {
     return unchanged(state, { word: gaveUp(state, op.token) ? "OK" : "FENCED" });
   }
   const unseen = state.seq > op.seen;
@@ -223,7 +223,7 @@ export function barrier(
   at: Surroundings,
 ): Applied<BarrierReply> {
   if (state === null) return unchanged(state, { word: "NOSESSION" });
-  if (state.tok !== op.token) return unchanged(state, { word: "FENCED" });
+  if (!holds(state, op.token)) return unchanged(state, { word: "FENCED" });
   if (!matches(state, op.prev, at)) {
     return unchanged(state, { word: "REWOUND", tail: { seq: state.seq, id: state.lid } });
   }
@@ -327,6 +327,11 @@ function reasonOf(event: NewEvent): string {
 function makeDue(state: LogState, now: number): LogState {
   if (UNCLAIMABLE.has(state.st)) return state;
   return { ...state, due: state.due === null ? now : Math.min(state.due, now) };
+}
+
+/** By equality, never by epoch: after a failover the same epoch may be given out twice. */
+function holds(state: LogState, token: string): boolean {
+  return token !== "" && state.tok === token;
 }
 
 function gaveUp(state: LogState, token: string): boolean {

@@ -48,7 +48,7 @@ import type { Subscriptions } from "./subscriptions.ts";
 import type { WorkerTable } from "./worker-table.ts";
 
 /** Writes are tried again for this long: a restart of Redis takes seconds, a failover 3 to 15. */
-const WRITE_DEADLINE_MS = 15_000;
+export const WRITE_DEADLINE_MS = 15_000;
 const READ_DEADLINE_MS = 5000;
 
 export interface RedisBackendDeps {
@@ -61,6 +61,7 @@ export interface RedisBackendDeps {
   workers: WorkerTable;
   /** True when the connection has been up long enough for holders to have renewed (session-log §5). */
   mayStealExpired: (ttlMs: number) => boolean;
+  writeDeadlineMs: number;
   pools: readonly PoolKey[];
   scripts: Scripts;
   clock: Clock;
@@ -395,7 +396,7 @@ export class RedisBackend implements LogBackend {
     call: { keys: readonly string[]; args: readonly ScriptArg[] },
     signal?: AbortSignal,
   ): Promise<unknown> {
-    const options = { what, deadlineMs: WRITE_DEADLINE_MS, signal, writes: true };
+    const options = { what, deadlineMs: this.#deps.writeDeadlineMs, signal, writes: true };
     return withRetry(this.#deps, options, async () => {
       if (durability === "applied") return await this.#run(this.#deps.command, name, call);
       const reply = await this.#run(this.#deps.commit.connection, name, call);

@@ -15,7 +15,7 @@ import { checkReplicas, GroupCommit, replyIsCommit } from "./group-commit.ts";
 import { OperatorTables } from "./operator-tables.ts";
 import { PlainReads } from "./plain-reads.ts";
 import { probeRedis } from "./probe.ts";
-import { RedisBackend } from "./redis-backend.ts";
+import { RedisBackend, WRITE_DEADLINE_MS } from "./redis-backend.ts";
 import { unavailable } from "./redis-errors.ts";
 import { Subscriptions } from "./subscriptions.ts";
 import { WorkerTable } from "./worker-table.ts";
@@ -26,6 +26,8 @@ export interface RedisStoreOptions extends RedisAddress {
   /** Pools whose sessions `queue()` claims and, at first, `requests()` and `changes()` look at. */
   pools: readonly PoolKey[];
   timings?: Partial<LeaseTimings>;
+  /** How long a write is tried again before it is given up as UNAVAILABLE or OUTCOME_UNKNOWN. */
+  writeDeadlineMs?: number;
   clock: Clock;
   rng: Rng;
   logger: Logger;
@@ -80,6 +82,7 @@ export async function connectRedisBackend(options: RedisStoreOptions): Promise<L
     tables,
     workers: new WorkerTable(command, clock, pools),
     mayStealExpired: uptimeCheck(command, clock),
+    writeDeadlineMs: options.writeDeadlineMs ?? WRITE_DEADLINE_MS,
     pools,
     scripts,
     clock,

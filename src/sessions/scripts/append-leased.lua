@@ -14,7 +14,7 @@ if not meta[1] then return { 'NOSESSION' } end
 
 local log = { seq = tonumber(meta[1]), lid = meta[2], lts = tonumber(meta[3]), st = meta[4],
   why = meta[5], src = meta[6] }
-local held = meta[7] == token
+local held = holds(meta[7], token)
 local gave_up = meta[7] == '' and token ~= '' and meta[8] == token
 local at = first_event(10)
 if n == tonumber(meta[9]) and ARGV[at] == meta[10] and (held or gave_up) then

@@ -6,7 +6,7 @@
 local keys = { meta = KEYS[1], log = KEYS[2] }
 local meta = redis.call('HMGET', keys.meta, 'seq', 'lid', 'tok')
 if not meta[1] then return { 'NOSESSION' } end
-if meta[3] ~= ARGV[1] then return { 'FENCED' } end
+if not holds(meta[3], ARGV[1]) then return { 'FENCED' } end
 local log = { seq = tonumber(meta[1]), lid = meta[2] }
 if not matches(keys, log, tonumber(ARGV[2]), ARGV[3]) then
   return { 'REWOUND', int(log.seq), log.lid }

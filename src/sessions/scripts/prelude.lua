@@ -80,6 +80,11 @@ local function publish(channel, first, last)
   redis.call('SPUBLISH', channel, int(first) .. ':' .. int(last))
 end
 
+-- By equality, never by epoch: after a failover the same epoch may be given out twice.
+local function holds(held, token)
+  return token ~= '' and held == token
+end
+
 -- Equal (seq, id) proves an equal prefix.
 local function matches(keys, log, prev_seq, prev_id)
   if prev_seq > log.seq then return false end

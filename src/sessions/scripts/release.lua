@@ -8,7 +8,7 @@ local keys = { meta = KEYS[1], due = KEYS[2], bell = KEYS[3], arch = KEYS[4], st
 local token = ARGV[2]
 local meta = redis.call('HMGET', keys.meta, 'seq', 'st', 'why', 'src', 'tok', 'rel')
 if not meta[1] then return { 'NOSESSION' } end
-if meta[5] ~= token then
+if not holds(meta[5], token) then
   local repeated = meta[5] == '' and token ~= '' and meta[6] == token
   return { repeated and 'OK' or 'FENCED' }
 end

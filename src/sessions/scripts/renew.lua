@@ -7,7 +7,7 @@ local until_ = now_ms() + tonumber(ARGV[2])
 local seqs = {}
 for i = 3, #ARGV, 2 do
   local meta = redis.call('HMGET', ARGV[1] .. ARGV[i] .. ':m', 'tok', 'seq')
-  if meta[1] and meta[1] == ARGV[i + 1] then
+  if meta[1] and holds(meta[1], ARGV[i + 1]) then
     redis.call('ZADD', KEYS[1], until_, ARGV[i])
     seqs[#seqs + 1] = meta[2]
   else

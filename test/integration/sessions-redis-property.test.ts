@@ -1,0 +1,362 @@
+import { afterAll, beforeAll, expect, it } from "@jest/globals";
+import * as fc from "fast-check";
+import { Redis } from "ioredis";
+import { silentLogger } from "../../src/runtime/logger.ts";
+import type { LogBackend } from "../../src/sessions/backend.ts";
+import { sessionKeys } from "../../src/sessions/keys.ts";
+import { noJournal } from "../../src/sessions/memory/journal.ts";
+import { MemoryBackend } from "../../src/sessions/memory/memory-backend.ts";
+import { connectRedisBackend } from "../../src/sessions/redis/redis-session-store.ts";
+import type { NewEvent, Position, Release, SessionRef } from "../../src/sessions/session-log.ts";
+import { FakeClock } from "../fakes/fake-clock.ts";
+import { type RedisServer, startRedis } from "../fakes/redis-server.ts";
+import { createSeededRng } from "../fakes/seeded-rng.ts";
+import { event, FIXTURE_POOL, newRef, newSession } from "../fakes/session-fixtures.ts";
+
+/**
+ * The scripts say the same as the state machine: random operations, right and wrong ones, run on
+ * both, and every reply and everything that can be seen afterwards is compared. Leases are far too
+ * long to end by themselves; `expire` ends them on both sides.
+ */
+
+const TTL_MS = 600_000;
+const TYPES = [
+  "user.message",
+  "tool.result",
+  "model.request_end",
+  "sandbox.requested",
+  "sandbox.released",
+  "session.suspend_requested",
+  "session.resume_requested",
+  "session.stop_requested",
+  "session.error",
+];
+const RELEASES: readonly (Release | null)[] = [
+  null,
+  null,
+  { kind: "idle", why: "end_turn" },
+  { kind: "requeue" },
+  { kind: "at", ms: 1 },
+  { kind: "at", ms: 9_000_000_000_000 },
+  { kind: "suspended" },
+  { kind: "terminated", why: "stop" },
+];
+
+const pick = fc.nat({ max: 1000 });
+const types = fc.array(fc.constantFrom(...TYPES), { minLength: 1, maxLength: 3 });
+const op = fc.oneof(
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      op: fc.constant("create" as const),
+      s: pick,
+      wake: fc.boolean(),
+      api: fc.boolean(),
+      types,
+    }),
+  },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      op: fc.constant("append" as const),
+      s: pick,
+      key: pick,
+      types,
+      wake: fc.boolean(),
+    }),
+  },
+  {
+    weight: 8,
+    arbitrary: fc.record({
+      op: fc.constant("leased" as const),
+      s: pick,
+      token: pick,
+      n: fc.constantFrom(0, 0, 0, 0, 1, -1),
+      prev: fc.constantFrom("tail", "tail", "tail", "older", "start", "wrong", "beyond"),
+      again: fc.boolean(),
+      onlyIfTail: fc.boolean(),
+      release: fc.constantFrom(...RELEASES),
+      types,
+    }),
+  },
+  { weight: 5, arbitrary: fc.record({ op: fc.constant("claim" as const) }) },
+  { weight: 3, arbitrary: fc.record({ op: fc.constant("expire" as const) }) },
+  { weight: 2, arbitrary: fc.record({ op: fc.constant("renew" as const), s: pick, token: pick }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      op: fc.constant("release" as const),
+      s: pick,
+      token: pick,
+      seen: pick,
+      release: fc.constantFrom(...RELEASES),
+    }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      op: fc.constant("barrier" as const),
+      s: pick,
+      token: pick,
+      prev: fc.constantFrom("tail", "older", "wrong", "beyond"),
+    }),
+  },
+  { weight: 2, arbitrary: fc.record({ op: fc.constant("wake" as const), s: pick }) },
+  { weight: 1, arbitrary: fc.record({ op: fc.constant("answer" as const), s: pick }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({ op: fc.constant("ack" as const), s: pick, stale: fc.boolean() }),
+  },
+  { weight: 1, arbitrary: fc.record({ op: fc.constant("remove" as const), s: pick }) },
+);
+type Op = typeof op extends fc.Arbitrary<infer T> ? T : never;
+
+let server: RedisServer;
+let admin: Redis;
+let redis: LogBackend;
+const clock = new FakeClock();
+
+beforeAll(async () => {
+  server = await startRedis({ args: ["--appendfsync", "no"] });
+  admin = new Redis(server.url, { retryStrategy: () => null });
+  redis = await connectRedisBackend({
+    url: server.url,
+    commit: { mode: "provider" },
+    pools: [FIXTURE_POOL],
+    clock,
+    rng: createSeededRng(),
+    logger: silentLogger,
+  });
+  await clock.advance(TTL_MS * 2);
+});
+
+afterAll(async () => {
+  await redis.close();
+  admin.disconnect();
+  await server.stop();
+});
+
+it("the Lua scripts and the state machine answer alike, whatever is asked of them", async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(op, { minLength: 5, maxLength: 60, size: "max" }), async (ops) => {
+      await admin.flushall();
+      const pair = new Pair(new MemoryBackend({ clock, journal: noJournal }), (left, right) =>
+        expect(right).toEqual(left),
+      );
+      for (const each of ops) await pair.run(each);
+      await pair.run({ op: "claim" });
+    }),
+    { numRuns: 40, interruptAfterTimeLimit: 12_000 },
+  );
+});
+
+/** Runs each operation on both sides and compares. */
+class Pair {
+  readonly #memory: LogBackend;
+  readonly #same: (left: unknown, right: unknown) => void;
+  readonly #refs: SessionRef[] = [newRef(), newRef("team-b"), newRef()];
+  readonly #tokens: string[] = ["", "1.unknown"];
+  readonly #ordinals = new Map<string, number>();
+  readonly #sent = new Map<string, NewEvent[]>();
+  #nonces = 0;
+
+  constructor(memory: LogBackend, same: (left: unknown, right: unknown) => void) {
+    this.#memory = memory;
+    this.#same = same;
+  }
+
+  async run(each: Op): Promise<void> {
+    await this.#apply(each);
+    await this.#compareViews();
+  }
+
+  async #both<T>(what: (backend: LogBackend) => Promise<T>): Promise<T> {
+    const [left, right] = [await what(this.#memory), await what(redis)];
+    this.#same(left, right);
+    return left;
+  }
+
+  async #apply(each: Op): Promise<void> {
+    switch (each.op) {
+      case "create": {
+        const session = newSession(this.#ref(each.s), {
+          events: each.types.map(eventOf),
+          wake: each.wake,
+          source: each.api ? "api" : "manifest",
+        });
+        this.#nonces += 1;
+        await this.#both((backend) => backend.create(session, `gen${this.#nonces}`));
+        return;
+      }
+      case "append": {
+        const request = {
+          key: `k${each.key % 4}`,
+          wake: each.wake,
+          events: each.types.map(eventOf),
+        };
+        await this.#both((backend) => backend.append(this.#ref(each.s), request, "applied"));
+        return;
+      }
+      case "leased":
+        return await this.#leased(each);
+      case "claim":
+        return await this.#claim();
+      case "expire":
+        return await this.#expire();
+      case "renew": {
+        const lease = { ref: this.#ref(each.s), token: this.#token(each.token) };
+        await this.#both((backend) => backend.renew([lease], TTL_MS));
+        return;
+      }
+      case "release": {
+        const ref = this.#ref(each.s);
+        const tail = (await this.#memory.head(ref))?.pos.seq ?? 0;
+        const seen = each.seen % 3 === 0 ? Math.max(0, tail - 1) : tail;
+        const release = each.release ?? { kind: "requeue" };
+        const token = this.#token(each.token);
+        await this.#both((backend) => backend.release(ref, { token, seen, release }));
+        return;
+      }
+      case "barrier": {
+        const ref = this.#ref(each.s);
+        const prev = await this.#position(ref, each.prev);
+        const token = this.#token(each.token);
+        await this.#both((backend) => backend.barrier(ref, { token, prev }));
+        return;
+      }
+      case "wake":
+        await this.#both((backend) => backend.wake(this.#ref(each.s)));
+        return;
+      case "answer": {
+        const [open] = (await this.#memory.openRequests()).filter(
+          ({ ref }) => ref.id === this.#ref(each.s).id,
+        );
+        if (open !== undefined) await this.#both((backend) => backend.answered(open));
+        return;
+      }
+      case "ack":
+        for (const backend of [this.#memory, redis]) {
+          const open = (await backend.openChanges()).find(
+            ({ ref }) => ref.id === this.#ref(each.s).id,
+          );
+          if (open === undefined) continue;
+          await backend.ackState(each.stale ? { ...open, why: "other" } : open);
+        }
+        return;
+      case "remove":
+        await this.#both((backend) => backend.remove(this.#ref(each.s)));
+    }
+  }
+
+  async #leased(each: Extract<Op, { op: "leased" }>): Promise<void> {
+    const ref = this.#ref(each.s);
+    const token = this.#token(each.token);
+    const last = this.#ordinals.get(token) ?? 0;
+    const earlier = this.#sent.get(token);
+    const isRepeat = each.again && earlier !== undefined;
+    const events = isRepeat ? earlier : each.types.map(eventOf);
+    const request = {
+      token,
+      n: isRepeat ? last : last + 1 + each.n,
+      prev: await this.#position(ref, each.prev),
+      onlyIfTail: each.onlyIfTail,
+      release: each.release,
+      events,
+    };
+    const options = { durability: "applied", signal: new AbortController().signal } as const;
+    const reply = await this.#both((backend) => backend.appendLeased(ref, request, options));
+    if (reply.word !== "OK") return;
+    this.#ordinals.set(token, request.n);
+    this.#sent.set(token, events);
+  }
+
+  async #claim(): Promise<void> {
+    this.#nonces += 1;
+    const request = {
+      worker: `w${this.#nonces}`,
+      nonce: `${this.#nonces}`,
+      ttlMs: TTL_MS,
+      max: 100,
+    };
+    const batch = await this.#both(async (backend) => {
+      const { leases, quarantined } = await backend.claim(request);
+      const byId = (a: { ref: SessionRef }, b: { ref: SessionRef }) =>
+        a.ref.id < b.ref.id ? -1 : 1;
+      return { leases: leases.toSorted(byId), quarantined: quarantined.toSorted(byId) };
+    });
+    this.#tokens.push(...batch.leases.map(({ token }) => token));
+  }
+
+  async #expire(): Promise<void> {
+    await clock.advance(TTL_MS + 1);
+    for (const ref of this.#refs) {
+      const { due, member, meta } = sessionKeys(ref);
+      if (((await admin.hget(meta, "tok")) ?? "") !== "") await admin.zadd(due, "XX", 1, member);
+    }
+  }
+
+  async #compareViews(): Promise<void> {
+    await this.#both((backend) =>
+      backend
+        .openRequests()
+        .then((all) => all.toSorted((a, b) => (a.requestId < b.requestId ? -1 : 1))),
+    );
+    await this.#both(async (backend) =>
+      (await backend.openChanges())
+        .map((change) => ({ ...change, ts: 0 }))
+        .toSorted((a, b) => (a.ref.id < b.ref.id ? -1 : 1)),
+    );
+    for (const ref of this.#refs) {
+      await this.#both((backend) => backend.head(ref));
+      await this.#both(async (backend) => {
+        const [state] = await backend.statesOf([ref]);
+        return state === null || state === undefined ? null : { ...state, lts: 0 };
+      });
+      await this.#both((backend) => backend.readLease(ref.tenant, ref.id));
+      await this.#both(async (backend) =>
+        (await backend.read(ref, { limit: 1000, reverse: false }))?.map((stored) => ({
+          ...stored,
+          ts: 0,
+        })),
+      );
+    }
+  }
+
+  async #position(ref: SessionRef, which: string): Promise<Position> {
+    const events = (await this.#memory.read(ref, { limit: 1000, reverse: false })) ?? [];
+    const at = which === "older" ? events.at(-2) : events.at(-1);
+    const { seq, id } = at ?? { seq: 0, id: "" };
+    switch (which) {
+      case "start":
+        return { seq: 0, id: "" };
+      case "wrong":
+        return { seq, id: seq === 0 ? "" : "sevt_wrong" };
+      case "beyond":
+        return { seq: seq + 3, id };
+      default:
+        return { seq, id };
+    }
+  }
+
+  #ref(n: number): SessionRef {
+    return this.#refs[n % this.#refs.length] ?? newRef();
+  }
+
+  /** Mostly recent tokens: older ones have lost their lease. */
+  #token(n: number): string {
+    const from = n % 4 === 0 ? this.#tokens : this.#tokens.slice(-3);
+    return from[n % from.length] ?? "";
+  }
+}
+
+function eventOf(type: string): NewEvent {
+  switch (type) {
+    case "sandbox.requested":
+    case "sandbox.released":
+      return event(type, { hand: 'ma"in', generation: 2 });
+    case "session.stop_requested":
+      return event(type, { reason: 'st"op' });
+    default:
+      return event(type, { text: "ä" });
+  }
+}
