@@ -323,18 +323,52 @@ describe("the MCP role with a hostile server", () => {
   });
 
   it.each([
-    ["not JSON at all", "text/html", "<html>"],
-    ["a batch", "application/json", JSON.stringify([result(1, "a")])],
-    ["another request's answer", "application/json", JSON.stringify(result(2, "a"))],
-    ["a repeated key", "application/json", '{"jsonrpc":"2.0","id":1,"result":{},"result":{}}'],
-  ])("is refused when it answers with %s", async (_name, type, text) => {
-    const { rig } = await hostile((_received, response) => {
-      response.writeHead(200, { "content-type": type }).end(text);
-    });
+    ["not JSON at all", 200, "text/html", "<html>"],
+    ["a batch", 200, "application/json", JSON.stringify([result(1, "a")])],
+    ["another request's answer", 200, "application/json", JSON.stringify(result(2, "a"))],
+    ["a repeated key", 200, "application/json", '{"jsonrpc":"2.0","id":1,"result":{},"result":{}}'],
+    ["an error of its own", 500, "application/json", "{}"],
+  ])(
+    "answers %s: the call may have had its effect, so it does not look answered",
+    async (_name, status, type, text) => {
+      const { rig } = await hostile((_received, response) => {
+        response.writeHead(status, { "content-type": type }).end(text);
+      });
+
+      const answer = await rig.post("/mcp/docs", call("echo"));
+
+      expect(answer.status).toBe(502);
+      expect(await answer.json()).toMatchObject({ error: { code: "UPSTREAM_REFUSED" } });
+    },
+  );
+
+  it("drops the connection: the call may have had its effect, so it does not look answered", async () => {
+    const { rig } = await hostile((_received, response) => response.destroy());
+
+    expect((await rig.post("/mcp/docs", call("echo"))).status).toBe(503);
+  });
+
+  it.each([401, 403, 429])("refuses a call with %i, which the model can read", async (status) => {
+    const { rig } = await hostile((_received, response) => response.writeHead(status).end());
 
     const answer = await rig.post("/mcp/docs", call("echo"));
 
-    expect(await answer.json()).toMatchObject({ error: { data: { code: "UPSTREAM_REFUSED" } } });
+    expect(answer.status).toBe(200);
+    expect(await answer.json()).toMatchObject({
+      id: 1,
+      error: { message: expect.stringContaining(`status ${status}`) },
+    });
+  });
+
+  it("refuses the credential on connecting, which the harness sees as 403", async () => {
+    const { rig } = await hostile((_received, response) => response.writeHead(401).end());
+
+    const answer = await rig.post("/mcp/docs", { jsonrpc: "2.0", id: 1, method: "initialize" });
+
+    expect(answer.status).toBe(403);
+    expect(await answer.json()).toMatchObject({
+      error: { message: expect.stringContaining('did not accept credential "main/docs"') },
+    });
   });
 
   it("is cut off past 16 MiB of JSON", async () => {
@@ -344,9 +378,29 @@ describe("the MCP role with a hostile server", () => {
 
     const answer = await rig.post("/mcp/docs", call("echo"));
 
-    expect(await answer.json()).toMatchObject({
-      error: { data: { code: "UPSTREAM_REFUSED", limit: 16 * 1024 * 1024 } },
+    expect(answer.status).toBe(502);
+    expect(await answer.text()).toContain(`more than ${16 * 1024 * 1024} bytes`);
+  });
+
+  it.each([
+    ["ends", (response: ServerResponse) => response.end(": no answer\n\n")],
+    ["breaks off", (response: ServerResponse) => response.destroy()],
+    ["talks nonsense", (response: ServerResponse) => response.end("data: <html>\n\n")],
+    [
+      "sends an endless event",
+      (response: ServerResponse) => response.write(`data: ${"x".repeat(5 * 1024 * 1024)}`),
+    ],
+  ])("%s in mid-stream: the harness gets an answer that says so", async (_name, misbehave) => {
+    const { rig } = await hostile((_received, response) => {
+      response.writeHead(200, { "content-type": "text/event-stream" });
+      response.write(": begun\n\n", () => misbehave(response));
     });
+
+    const text = await (await rig.post("/mcp/docs", call("echo"))).text();
+
+    expect(text).toMatch(/^:\n\n/);
+    expect(text).toMatch(/event: message\ndata: \{"jsonrpc":"2.0","id":1,"error":.*\n\n$/);
+    expect(text).toContain("whether the call had an effect is not known");
   });
 
   it("is left when the harness leaves", async () => {
@@ -473,6 +527,15 @@ describe("the MCP role's own rules", () => {
 
     expect(upstream.received[0]?.headers["x-api-key"]).toBe(TOKEN);
     expect(upstream.received[0]?.headers.authorization).toBeUndefined();
+  });
+
+  it("tells the model when nobody listens at the server's address", async () => {
+    const upstream = { authority: "127.0.0.1:1" };
+    const rig = await rigFor(upstream, `http://${upstream.authority}/mcp`);
+
+    const { error } = await errorOf(await rig.post("/mcp/docs", call("echo")));
+
+    expect(error.data.code).toBe("UNAVAILABLE");
   });
 
   it.each([

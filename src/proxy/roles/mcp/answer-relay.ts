@@ -1,9 +1,16 @@
 import type { SessionSnapshot } from "../../../protocol/snapshot.ts";
-import { AppError } from "../../../runtime/errors.ts";
+import type { AppError } from "../../../runtime/errors.ts";
 import { parseJsonText } from "../../json-text.ts";
 import { MAX_JSON_DEPTH } from "../../limits.ts";
 import type { Redactor } from "../../redaction.ts";
-import { type Message, RPC_METHOD_NOT_FOUND, readMessage, rpcError } from "./messages.ts";
+import { unusableAnswer } from "../../upstream-errors.ts";
+import {
+  type Message,
+  RPC_METHOD_NOT_FOUND,
+  readMessage,
+  rpcError,
+  rpcRefusal,
+} from "./messages.ts";
 import { filterTools, isPassedServerRequest, isRecord } from "./policy.ts";
 
 export interface AnswerRelayDeps {
@@ -25,6 +32,7 @@ export interface AnswerRelayDeps {
 export class AnswerRelay {
   readonly #deps: AnswerRelayDeps;
   #answered = false;
+  #resumable = false;
 
   constructor(deps: AnswerRelayDeps) {
     this.#deps = deps;
@@ -58,6 +66,35 @@ export class AnswerRelay {
     }
   }
 
+  /** An event had an id: the client may come back for what follows it. */
+  markResumable(): void {
+    this.#resumable = true;
+  }
+
+  /** At the end of a stream: what is wrong when the request was never answered in it. */
+  missingAnswer(): AppError | undefined {
+    return this.#owesAnswer() && !this.#resumable
+      ? unusableAnswer(`${this.#deps.what} ended its answer before it was complete`)
+      : undefined;
+  }
+
+  /**
+   * The answer the harness gets in place of one that will not come, or undefined when it waits for
+   * none or may resume. It says that the call may have had its effect: the server had begun to answer.
+   */
+  lastWord(problem: AppError): string | undefined {
+    const { request } = this.#deps;
+    if (request === undefined || !this.#owesAnswer()) return undefined;
+    if (this.#resumable && problem.code !== "UPSTREAM_REFUSED") return undefined;
+    this.#answered = true;
+    const message = `${problem.message}; whether the call had an effect is not known`;
+    return JSON.stringify(rpcRefusal(request.id, problem, message));
+  }
+
+  #owesAnswer(): boolean {
+    return this.#deps.request !== undefined && !this.#answered;
+  }
+
   #read(text: string): { value: unknown; message: Message } {
     try {
       const value = parseJsonText(text, MAX_JSON_DEPTH);
@@ -80,6 +117,6 @@ export class AnswerRelay {
   }
 
   #odd(how: string): AppError {
-    return new AppError("UPSTREAM_REFUSED", `${this.#deps.what} answered with ${how}`);
+    return unusableAnswer(`${this.#deps.what} answered with ${how}`);
   }
 }

@@ -1,7 +1,8 @@
 import { createParser } from "eventsource-parser";
-import { AppError } from "../../../runtime/errors.ts";
+import type { AppError } from "../../../runtime/errors.ts";
 import type { Exchange } from "../../exchange.ts";
 import { SIZES } from "../../limits.ts";
+import { unusableAnswer } from "../../upstream-errors.ts";
 
 /**
  * Passes a server's event stream on, one event in and one event out: each event is parsed, its data
@@ -35,10 +36,13 @@ export async function relayEvents(
   for await (const chunk of source) {
     size += chunk.length;
     if (size > SIZES.sseStream) throw tooLong("the stream", SIZES.sseStream);
-    parser.feed(decoder.decode(chunk, { stream: true }));
-    const ready = frames.join("");
-    frames = [];
-    await exchange.write(ready);
+    try {
+      parser.feed(decoder.decode(chunk, { stream: true }));
+    } finally {
+      // What was good before a bad event is passed on before the stream ends.
+      await exchange.write(frames.join(""));
+      frames = [];
+    }
   }
 }
 
@@ -47,15 +51,14 @@ function frameOf(id: string | undefined, data: string, hooks: RelayHooks): strin
   // An event without data only tells the client from where it may resume.
   if (data === "") return idLine === "" ? [] : [`${idLine}data:\n\n`];
   const text = hooks.relay(data);
-  return text === undefined ? [] : [`${idLine}event: message\ndata: ${text}\n\n`];
+  return text === undefined ? [] : [`${idLine}${messageFrame(text)}`];
+}
+
+/** `json` has no line break outside an escape, so it cannot end the frame. */
+export function messageFrame(json: string): string {
+  return `event: message\ndata: ${json}\n\n`;
 }
 
 function tooLong(what: string, limit: number): AppError {
-  return new AppError(
-    "UPSTREAM_REFUSED",
-    `${what} of the MCP server is longer than ${limit} bytes`,
-    {
-      details: { limit },
-    },
-  );
+  return unusableAnswer(`${what} of the MCP server is longer than ${limit} bytes`, { limit });
 }

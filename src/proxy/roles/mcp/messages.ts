@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { AppError, codeOf } from "../../../runtime/errors.ts";
+import { isOutcomeUnknown } from "../../upstream-errors.ts";
 
 /** JSON-RPC 2.0 as MCP uses it: one message a body, ids are strings or integers, params an object. */
 
@@ -65,10 +66,19 @@ export function rpcError(requestId: RpcId | null, code: number, message: string,
   };
 }
 
+/**
+ * Whether a refusal is given as the JSON-RPC answer, so that the model reads it as a tool error it
+ * can act on, or as an HTTP status. A tool call whose effect is unknown must not look answered; and
+ * a server that does not take the credential while it is being connected to is a plain 403.
+ */
+export function isRpcAnswer(message: { method: string }, error: AppError): boolean {
+  return message.method === "tools/call" ? !isOutcomeUnknown(error) : error.code !== "FORBIDDEN";
+}
+
 /** A refusal of ours as the answer to a request; `data.code` is the code of docs/reference/errors. */
-export function rpcRefusal(requestId: RpcId, error: AppError) {
+export function rpcRefusal(requestId: RpcId, error: AppError, message = error.message) {
   const limit = error.details["limit"];
-  return rpcError(requestId, RPC_REFUSED, error.message, {
+  return rpcError(requestId, RPC_REFUSED, message, {
     code: codeOf(error),
     retryable: error.retryable,
     ...(limit === undefined ? {} : { limit }),

@@ -6,15 +6,19 @@ import type { Exchange } from "../../exchange.ts";
 import { parseJsonText } from "../../json-text.ts";
 import { MAX_JSON_DEPTH, SIZES, TIMEOUTS } from "../../limits.ts";
 import { type Outcome, outcomeOf } from "../../metrics.ts";
-import { Redactor } from "../../redaction.ts";
-import type { ServerCredential, SessionCredentials } from "../../session-credentials.ts";
-import type { SessionSnapshots } from "../../session-snapshots.ts";
 import type { SessionTokenCheck } from "../../token.ts";
-import { checkAnswer, discardBody, oneHeader, upstreamError } from "../../upstream-errors.ts";
-import { parseServerUrl } from "../../url-match.ts";
-import { AnswerRelay } from "./answer-relay.ts";
-import { relayEvents } from "./event-relay.ts";
 import {
+  checkAnswer,
+  discardBody,
+  oneHeader,
+  unusableAnswer,
+  upstreamError,
+} from "../../upstream-errors.ts";
+import { AnswerRelay } from "./answer-relay.ts";
+import { errorBodyOf, failure, isFailure, readText } from "./answers.ts";
+import { messageFrame, relayEvents } from "./event-relay.ts";
+import {
+  isRpcAnswer,
   type Message,
   RPC_HEADER_MISMATCH,
   RPC_METHOD_NOT_FOUND,
@@ -22,32 +26,18 @@ import {
   rpcError,
   rpcRefusal,
 } from "./messages.ts";
-import { checkCall, isPassedMethod, withoutRefusedCapabilities } from "./policy.ts";
+import { isPassedMethod, withoutRefusedCapabilities } from "./policy.ts";
 import { buildMcpHeaders, headerMismatch } from "./request-headers.ts";
 import type { IdOwner, SealedIds } from "./sealed-ids.ts";
+import { findTarget, type Target, type TargetDeps } from "./target.ts";
 
-export interface McpRoleDeps {
+export interface McpRoleDeps extends TargetDeps {
   tokens: Pick<SessionTokenCheck, "confirm">;
-  snapshots: Pick<SessionSnapshots, "get">;
-  credentials: Pick<SessionCredentials, "forServer">;
   agent: Dispatcher;
   sealedIds: SealedIds;
   logger: Logger;
-  onRedaction: () => void;
 }
 
-/** One MCP server as one session may use it, ready to be asked. */
-interface Target {
-  url: URL;
-  name: string;
-  what: string;
-  tools: AgentTools;
-  credential: ServerCredential;
-  redactor: Redactor;
-  owner: Omit<IdOwner, "what">;
-}
-
-type AgentTools = Awaited<ReturnType<SessionSnapshots["get"]>>["agent"]["tools"];
 type Answer = Dispatcher.ResponseData;
 
 /**
@@ -88,9 +78,8 @@ export class McpRole {
     try {
       return await this.#pass(exchange, claims, server, body, message);
     } catch (error) {
-      const answers = message.kind === "request" && !exchange.answered;
-      if (!answers || !(error instanceof AppError)) throw error;
-      // A refusal reaches the model as a tool error it can act on, so it is an answer, not a status.
+      if (message.kind !== "request" || exchange.answered) throw error;
+      if (!(error instanceof AppError) || !isRpcAnswer(message, error)) throw error;
       exchange.sendJson(200, rpcRefusal(message.id, error));
       this.#log(claims, server, error);
       return outcomeOf(error);
@@ -109,7 +98,7 @@ export class McpRole {
       exchange.sendJson(refused.status, refused.body);
       return "refused";
     }
-    const target = await this.#target(claims, server, message);
+    const target = await findTarget(this.#deps, claims, server, message);
     const answer = await this.#ask(exchange, target, message, withoutRefusedCapabilities(body));
     try {
       await this.#answerPost(exchange, target, message, answer);
@@ -142,13 +131,13 @@ export class McpRole {
       exchange.start(answer.statusCode, { ...headers, ...STREAM_HEADERS });
       await this.#relayStream(exchange, target, answer, relay);
     } else {
-      throw new AppError("UPSTREAM_REFUSED", `${what} answered with neither JSON nor events`);
+      throw unusableAnswer(`${what} answered with neither JSON nor events`);
     }
   }
 
   async #listen(exchange: Exchange, claims: SessionClaims, server: string): Promise<Outcome> {
     await this.#deps.tokens.confirm(claims, false);
-    const target = await this.#target(claims, server, undefined);
+    const target = await findTarget(this.#deps, claims, server, undefined);
     const key = JSON.stringify(target.owner);
     this.#listening.get(key)?.abort();
     const own = new AbortController();
@@ -173,41 +162,12 @@ export class McpRole {
 
   async #endSession(exchange: Exchange, claims: SessionClaims, server: string): Promise<Outcome> {
     await this.#deps.tokens.confirm(claims, false);
-    const target = await this.#target(claims, server, undefined);
+    const target = await findTarget(this.#deps, claims, server, undefined);
     const answer = await this.#ask(exchange, target, undefined, undefined);
     discardBody(answer);
     if (isFailure(answer.statusCode)) throw failure(target, answer);
     exchange.sendText(answer.statusCode, "", "text/plain");
     return "ok";
-  }
-
-  async #target(
-    claims: SessionClaims,
-    server: string,
-    message: Message | undefined,
-  ): Promise<Target> {
-    const snapshot = await this.#deps.snapshots.get(claims.ten, claims.sub);
-    const configured = snapshot.agent.mcpServers?.find(({ name }) => name === server);
-    if (configured === undefined) {
-      throw new AppError("NOT_FOUND", `the session's agent has no MCP server "${server}"`);
-    }
-    const { tools } = snapshot.agent;
-    if (message?.kind === "request" && message.method === "tools/call") {
-      checkCall(tools, server, toolName(message));
-    }
-    const credential = await this.#deps.credentials.forServer(snapshot, {
-      name: server,
-      url: parseServerUrl(configured.url),
-    });
-    return {
-      url: new URL(configured.url),
-      name: server,
-      what: `MCP server "${server}"`,
-      tools,
-      credential,
-      redactor: new Redactor(credential.known, this.#deps.onRedaction),
-      owner: { tenant: claims.ten, sessionId: claims.sub, server },
-    };
   }
 
   async #ask(
@@ -271,6 +231,7 @@ export class McpRole {
     });
   }
 
+  /** Passes the stream on to its end, and says so to the harness when the answer never came. */
   async #relayStream(
     exchange: Exchange,
     target: Target,
@@ -278,16 +239,24 @@ export class McpRole {
     relay: AnswerRelay,
   ): Promise<void> {
     const owner: IdOwner = { ...target.owner, what: "event" };
+    let problem: Error | undefined;
     try {
       await relayEvents(answer.body, exchange, {
         relay: (data) => relay.event(data),
-        sealId: (id) => this.#deps.sealedIds.seal(owner, id),
+        sealId: (id) => {
+          relay.markResumable();
+          return this.#deps.sealedIds.seal(owner, id);
+        },
       });
+      problem = relay.missingAnswer();
     } catch (error) {
-      throw upstreamError(target.what, error);
+      problem = upstreamError(target.what, error);
     } finally {
       discardBody(answer);
     }
+    const last = problem instanceof AppError ? relay.lastWord(problem) : undefined;
+    if (last !== undefined) await exchange.write(messageFrame(last));
+    else if (problem !== undefined) throw problem;
     exchange.end();
   }
 
@@ -337,58 +306,4 @@ function refusedMessage(
   const text = `${JSON.stringify(message.method)} is not passed on by the proxy; only tools are`;
   if (message.kind === "notification") throw new AppError("FORBIDDEN", text);
   return { status: 200, body: rpcError(id, RPC_METHOD_NOT_FOUND, text) };
-}
-
-function toolName(message: Extract<Message, { kind: "request" }>): string {
-  const name = message.params?.["name"];
-  if (typeof name === "string" && name !== "" && name.length <= 256) return name;
-  throw new AppError("INPUT_INVALID", "tools/call needs params.name");
-}
-
-/** Statuses that say nothing to an MCP client; the others (400, 404, 405) are part of the protocol. */
-function isFailure(status: number): boolean {
-  return status === 401 || status === 403 || status === 429 || status >= 500;
-}
-
-function failure({ what, credential }: Target, { statusCode }: Answer): AppError {
-  if (statusCode === 401 || statusCode === 403) {
-    return new AppError(
-      "UPSTREAM_REFUSED",
-      `${what} did not accept credential "${credential.id}" (status ${statusCode})`,
-      { details: { status: statusCode, version: credential.version } },
-    );
-  }
-  return new AppError("UPSTREAM_REFUSED", `${what} answered with status ${statusCode}`, {
-    retryable: true,
-    details: { status: statusCode },
-  });
-}
-
-async function readText(what: string, answer: Answer, limit: number): Promise<string> {
-  const chunks: Buffer[] = [];
-  let size = 0;
-  try {
-    for await (const chunk of answer.body) {
-      const bytes = Buffer.from(chunk);
-      size += bytes.length;
-      if (size > limit) {
-        throw new AppError("UPSTREAM_REFUSED", `${what} answered with more than ${limit} bytes`, {
-          details: { limit },
-        });
-      }
-      chunks.push(bytes);
-    }
-  } catch (error) {
-    throw upstreamError(what, error);
-  }
-  return Buffer.concat(chunks).toString("utf8");
-}
-
-/** The server's own error object, by which clients tell the protocol's era; else one of ours. */
-function errorBodyOf(text: string, what: string, { statusCode }: Answer): unknown {
-  try {
-    return parseJsonText(text, MAX_JSON_DEPTH);
-  } catch {
-    return rpcError(null, -32_000, `${what} answered with status ${statusCode}`);
-  }
 }

@@ -1,0 +1,60 @@
+import type { Dispatcher } from "undici";
+import { AppError } from "../../../runtime/errors.ts";
+import { parseJsonText } from "../../json-text.ts";
+import { MAX_JSON_DEPTH } from "../../limits.ts";
+import { unusableAnswer, upstreamError } from "../../upstream-errors.ts";
+import { rpcError } from "./messages.ts";
+import type { Target } from "./target.ts";
+
+type Answer = Dispatcher.ResponseData;
+
+/** Statuses that say nothing to an MCP client; the others (400, 404, 405) are part of the protocol. */
+export function isFailure(status: number): boolean {
+  return status === 401 || status === 403 || status === 429 || status >= 500;
+}
+
+/** FORBIDDEN: the server did not take the credential. */
+export function failure({ what, credential }: Target, { statusCode }: Answer): AppError {
+  switch (statusCode) {
+    case 401:
+    case 403:
+      return new AppError(
+        "FORBIDDEN",
+        `${what} did not accept credential "${credential.id}" (status ${statusCode})`,
+        { details: { version: credential.version } },
+      );
+    case 429:
+      return new AppError("UPSTREAM_REFUSED", `${what} asks for fewer requests (status 429)`, {
+        retryable: true,
+      });
+    default:
+      return unusableAnswer(`${what} answered with status ${statusCode}`);
+  }
+}
+
+/** The whole body; throws UPSTREAM_REFUSED past `limit` bytes. */
+export async function readText(what: string, answer: Answer, limit: number): Promise<string> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  try {
+    for await (const chunk of answer.body) {
+      const bytes = Buffer.from(chunk);
+      size += bytes.length;
+      if (size > limit)
+        throw unusableAnswer(`${what} answered with more than ${limit} bytes`, { limit });
+      chunks.push(bytes);
+    }
+  } catch (error) {
+    throw upstreamError(what, error);
+  }
+  return Buffer.concat(chunks).toString("utf8");
+}
+
+/** The server's own error object, by which clients tell the protocol's era; else one of ours. */
+export function errorBodyOf(text: string, what: string, { statusCode }: Answer): unknown {
+  try {
+    return parseJsonText(text, MAX_JSON_DEPTH);
+  } catch {
+    return rpcError(null, -32_000, `${what} answered with status ${statusCode}`);
+  }
+}

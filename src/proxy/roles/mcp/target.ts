@@ -1,0 +1,68 @@
+import type { SessionSnapshot } from "../../../protocol/snapshot.ts";
+import type { SessionClaims } from "../../../protocol/tokens.ts";
+import { AppError } from "../../../runtime/errors.ts";
+import { Redactor } from "../../redaction.ts";
+import type { ServerCredential, SessionCredentials } from "../../session-credentials.ts";
+import type { SessionSnapshots } from "../../session-snapshots.ts";
+import { parseServerUrl } from "../../url-match.ts";
+import type { Message } from "./messages.ts";
+import { checkCall } from "./policy.ts";
+import type { IdOwner } from "./sealed-ids.ts";
+
+/** One MCP server as one session may use it, ready to be asked. */
+export interface Target {
+  url: URL;
+  name: string;
+  /** For messages: `MCP server "docs"`. */
+  what: string;
+  tools: SessionSnapshot["agent"]["tools"];
+  credential: ServerCredential;
+  redactor: Redactor;
+  owner: Omit<IdOwner, "what">;
+}
+
+export interface TargetDeps {
+  snapshots: Pick<SessionSnapshots, "get">;
+  credentials: Pick<SessionCredentials, "forServer">;
+  onRedaction: () => void;
+}
+
+/**
+ * Finds the server in the session's pinned agent, asks the policy, and reads the credential, in this
+ * order: what is not allowed costs no read. Throws NOT_FOUND, FORBIDDEN or CREDENTIAL_….
+ */
+export async function findTarget(
+  deps: TargetDeps,
+  claims: SessionClaims,
+  server: string,
+  message: Message | undefined,
+): Promise<Target> {
+  const snapshot = await deps.snapshots.get(claims.ten, claims.sub);
+  const configured = snapshot.agent.mcpServers?.find(({ name }) => name === server);
+  if (configured === undefined) {
+    throw new AppError("NOT_FOUND", `the session's agent has no MCP server "${server}"`);
+  }
+  const { tools } = snapshot.agent;
+  if (message?.kind === "request" && message.method === "tools/call") {
+    checkCall(tools, server, toolName(message));
+  }
+  const credential = await deps.credentials.forServer(snapshot, {
+    name: server,
+    url: parseServerUrl(configured.url),
+  });
+  return {
+    url: new URL(configured.url),
+    name: server,
+    what: `MCP server "${server}"`,
+    tools,
+    credential,
+    redactor: new Redactor(credential.known, deps.onRedaction),
+    owner: { tenant: claims.ten, sessionId: claims.sub, server },
+  };
+}
+
+function toolName(message: Extract<Message, { kind: "request" }>): string {
+  const name = message.params?.["name"];
+  if (typeof name === "string" && name !== "" && name.length <= 256) return name;
+  throw new AppError("INPUT_INVALID", "tools/call needs params.name");
+}
