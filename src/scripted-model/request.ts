@@ -176,6 +176,9 @@ function toolPairs(messages: Message[]): string | undefined {
       if (content.some((block) => block.type === "tool_result")) {
         return `messages.${index}: tool_result blocks can only be in user messages`;
       }
+      if (content.at(-1)?.type === "thinking" || content.at(-1)?.type === "redacted_thinking") {
+        return `messages.${index}: The final block in an assistant message cannot be \`thinking\`.`;
+      }
       open = content.flatMap((block) => (block.type === "tool_use" ? [block.id] : []));
       for (const id of open) {
         if (seen.has(id)) return `messages.${index}: tool_use ids must be unique: ${id}`;

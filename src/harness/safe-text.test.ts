@@ -1,0 +1,34 @@
+import { describe, expect, it } from "@jest/globals";
+import { LIMITS } from "../protocol/session-event.ts";
+import { headAndTail, toolText } from "./safe-text.ts";
+
+describe("the text of a tool result", () => {
+  it.each([-3, -2, -1, 0, 1])("is cut between characters with an emoji at the cap %i", (shift) => {
+    const text = `${"x".repeat(LIMITS.toolResultChars / 2 + shift)}${"🚢".repeat(60_000)}`;
+
+    const capped = toolText(text);
+
+    expect(capped.isWellFormed()).toBe(true);
+    expect(capped.length).toBeLessThanOrEqual(LIMITS.toolResultChars);
+    expect(capped).toMatch(/characters left out/);
+  });
+
+  it("stays within the bytes of JSON, whatever the characters cost", () => {
+    for (const character of ["€", "\u0001", '"', "🚢"]) {
+      const capped = toolText(character.repeat(120_000));
+
+      expect(Buffer.byteLength(JSON.stringify(capped))).toBeLessThanOrEqual(LIMITS.toolResultBytes);
+    }
+  });
+
+  it.each(["", " ", "\n\n"])("is a note when it is blank: %j", (text) => {
+    expect(toolText(text)).toBe("(no output)");
+  });
+
+  it("keeps head and tail and says how much is missing", () => {
+    expect(headAndTail(`${"a".repeat(500)}${"b".repeat(500)}`, 100)).toMatch(
+      /^a+\n\[… \d+ characters left out …\]\nb+$/,
+    );
+    expect(headAndTail("short", 100)).toBe("short");
+  });
+});
