@@ -24,7 +24,7 @@ export async function runMain(
   return await runLocal(
     {
       files: options.file,
-      dataDirectory: options.dataDir ?? join(dataHome, "drover"),
+      dataDirectory: resolve(options.dataDir ?? join(dataHome, "drover")),
       model: { baseUrl: options.modelUrl, apiKeyFile: options.modelKeyFile },
       scripts: (options.script.length > 0 ? options.script : defaultScripts()).map(readScript),
       credentialsFile: options.credentials,
