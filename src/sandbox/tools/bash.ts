@@ -54,12 +54,10 @@ async function runCommand(
       signal: context.signal,
       onOutput: (chunk) => context.output.write(chunk),
     });
-    const notes = [
-      ...describeEnd(end, timeoutMs, context.signal),
-      ...describeMemory(before),
-      ...lost,
-    ];
-    const isError = end.how !== "finished" || end.exitCode !== 0;
+    const memory = describeMemory(before);
+    const notes = [...describeEnd(end, timeoutMs, context.signal), ...memory, ...lost];
+    // A script that goes on after its children were killed may well end with 0.
+    const isError = end.how !== "finished" || end.exitCode !== 0 || memory.length > 0;
     return { isError, notes, aborted: end.how === "aborted" };
   } catch (error) {
     if (!hasCode(error, "UNAVAILABLE")) throw error;
