@@ -32,6 +32,8 @@ export function createConnection(address: RedisAddress, kind: ConnectionKind): R
     protocol: 2,
     lazyConnect: true,
     connectTimeout: 5000,
+    // Its timer keeps a process alive even when the connection is closed already.
+    disconnectTimeout: 200,
     // Cut connections that send no reset (a vanished peer, a dropped NAT entry) are found by silence.
     socketTimeout: kind === "blocking" ? REPLY_TIMEOUT_MS + BLOCK_SECONDS * 1000 : REPLY_TIMEOUT_MS,
     keepAlive: 1000,
