@@ -2,43 +2,68 @@
 {{- .Release.Name | trunc 40 | trimSuffix "-" -}}
 {{- end }}
 
-{{- define "drover.image" -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{/* Name of a cluster-scoped object: two releases of one name in two namespaces must not share it. */}}
+{{- define "drover.clusterName" -}}
+{{ include "drover.name" . }}-{{ .Release.Namespace }}
 {{- end }}
 
+{{/* Labels of an object: list $ "component" */}}
 {{- define "drover.labels" -}}
-app.kubernetes.io/name: drover
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{ include "drover.selector" . }}
+app.kubernetes.io/version: {{ (index . 0).Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: drover
-app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/managed-by: {{ (index . 0).Release.Service }}
 {{- end }}
 
-{{/* Selector labels of one component: dict "root" $ "component" "operator" */}}
+{{/* Labels that never change, which select the pods of a component: list $ "component" */}}
 {{- define "drover.selector" -}}
 app.kubernetes.io/name: drover
-app.kubernetes.io/instance: {{ .root.Release.Name }}
-app.kubernetes.io/component: {{ .component }}
+app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{/* Labels the operator puts on every harness pod (src/operator/harness-pool/resources.ts). */}}
+{{- define "drover.harnessSelector" -}}
+app.kubernetes.io/component: harness
+app.kubernetes.io/managed-by: drover-operator
+{{- end }}
+
+{{- define "drover.image" -}}
+{{ include "drover.registry" . }}{{ .Values.image.repository }}
+{{- if .Values.image.digest }}@{{ .Values.image.digest }}{{ else }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
+{{- end }}
+
+{{- define "drover.registry" -}}
+{{- with .Values.global.imageRegistry }}{{ trimSuffix "/" . }}/{{ end }}
+{{- end }}
+
+{{- define "drover.operatorName" -}}
+{{ include "drover.name" . }}-operator
+{{- end }}
+
+{{- define "drover.issuerSecret" -}}
+{{ .Values.issuer.existingSecret | default "drover-issuer-key" }}
 {{- end }}
 
 {{- define "drover.redisUrl" -}}
 {{- if .Values.valkey.enabled -}}
-redis://{{ include "drover.name" . }}-valkey:6379
+redis://{{ include "drover.name" . }}-valkey.{{ .Release.Namespace }}.svc:6379
 {{- else -}}
-{{ required "redis.url must be set (or valkey.enabled=true for an evaluation)" .Values.redis.url }}
+{{ required "redis.url must be set: the address of Redis >= 7.0 or Valkey >= 8 (or valkey.enabled=true for an evaluation)" .Values.redis.url }}
 {{- end -}}
 {{- end }}
 
+{{/* Secret with the password of Redis; empty when there is none. */}}
 {{- define "drover.redisSecret" -}}
-{{- if and .Values.valkey.enabled .Values.valkey.password -}}
-{{ include "drover.name" . }}-valkey
-{{- else -}}
+{{- if not .Values.valkey.enabled -}}
 {{ .Values.redis.existingSecret }}
+{{- else if .Values.valkey.password -}}
+{{ include "drover.name" . }}-valkey
 {{- end -}}
 {{- end }}
 
 {{- define "drover.redisSecretKey" -}}
-{{- if and .Values.valkey.enabled .Values.valkey.password -}}password{{- else -}}{{ .Values.redis.existingSecretKey }}{{- end -}}
+{{- if .Values.valkey.enabled -}}password{{- else -}}{{ .Values.redis.existingSecretKey }}{{- end -}}
 {{- end }}
 
 {{- define "drover.modelBaseUrl" -}}
@@ -51,6 +76,26 @@ https://api.anthropic.com
 {{- end -}}
 {{- end }}
 
+{{/* What every pod of ours has in common. A process that needs a token mounts one itself. */}}
+{{- define "drover.podDefaults" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Pod Security "restricted", for a pod and for each of its containers. The argument is the UID. */}}
+{{- define "drover.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: {{ . }}
+runAsGroup: {{ . }}
+seccompProfile: { type: RuntimeDefault }
+{{- end }}
+
 {{- define "drover.containerSecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
@@ -59,11 +104,37 @@ capabilities: { drop: [ALL] }
 seccompProfile: { type: RuntimeDefault }
 {{- end }}
 
-{{- define "drover.pullSecrets" -}}
-{{- with .Values.imagePullSecrets }}
-imagePullSecrets:
-  {{- range . }}
-  - name: {{ . }}
-  {{- end }}
+{{/* A token for the Kubernetes API where a client in a cluster looks for it: short-lived, renewed by the kubelet. */}}
+{{- define "drover.apiTokenVolume" -}}
+- name: api-token
+  projected:
+    sources:
+      - serviceAccountToken: { path: token, expirationSeconds: 3600 }
+      - configMap:
+          name: kube-root-ca.crt
+          items: [{ key: ca.crt, path: ca.crt }]
+      - downwardAPI:
+          items: [{ path: namespace, fieldRef: { fieldPath: metadata.namespace } }]
 {{- end }}
+
+{{- define "drover.apiTokenMount" -}}
+- { name: api-token, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true }
+{{- end }}
+
+{{/* Whether monitoring kinds are rendered; says what is missing instead of leaving the API server to. */}}
+{{- define "drover.monitoring" -}}
+{{- if .Capabilities.APIVersions.Has "monitoring.coreos.com/v1" -}}
+yes
+{{- else if eq .Values.metrics.renderMode "alwaysRender" -}}
+yes
+{{- else if eq .Values.metrics.renderMode "failIfMissing" -}}
+{{ fail "this cluster has no kinds of monitoring.coreos.com/v1: install the Prometheus operator, or set metrics.renderMode to skipIfMissing (render none) or alwaysRender (do not look)" }}
+{{- end -}}
+{{- end }}
+
+{{/* Annotations of what the uninstall runs first. The argument is the weight: lower comes first. */}}
+{{- define "drover.cleanupHook" -}}
+helm.sh/hook: pre-delete
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end }}

@@ -1,0 +1,140 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, describe, expect, it } from "@jest/globals";
+import type { V1Container } from "@kubernetes/client-node";
+import { operatorConfig } from "../../src/operator/config.ts";
+import { type ConfigSchema, configMeta, loadConfig } from "../../src/runtime/config.ts";
+import { scriptedModelConfig } from "../../src/scripted-model/config.ts";
+import { CASES, CHART, containersOf, NAMESPACE, podTemplates, render } from "./helm.ts";
+
+/** By the sub-command in `args`; the uninstall hook runs for real in installed.test.ts. */
+const SCHEMAS: Readonly<Record<string, ConfigSchema>> = {
+  operator: operatorConfig,
+  "scripted-model": scriptedModelConfig,
+};
+
+const secrets = mkdtempSync(join(tmpdir(), "drover-chart-env-"));
+writeFileSync(join(secrets, "value"), "secret-of-a-mounted-file\n");
+
+afterAll(() => {
+  rmSync(secrets, { recursive: true });
+});
+
+function schemaOf({ args = [] }: V1Container): ConfigSchema {
+  const schema = SCHEMAS[args[0] ?? ""];
+  if (schema === undefined) throw new Error(`no process is called by ${args.join(" ")}`);
+  return schema;
+}
+
+/** The names a process reads, `_FILE` forms of secrets included. */
+function namesOf(schema: ConfigSchema): string[] {
+  return Object.entries(schema.shape).flatMap(([field, type]) => {
+    const { env, secret } = configMeta(field, type);
+    return secret === true ? [env, `${env}_FILE`] : [env];
+  });
+}
+
+/** The environment as the kubelet would make it; a mounted secret is a file of this test. */
+function environmentOf({ env = [] }: V1Container): Record<string, string> {
+  return Object.fromEntries(
+    env.map(({ name, value, valueFrom }) => {
+      const path = valueFrom?.fieldRef?.fieldPath;
+      if (path !== undefined) return [name, path === "metadata.namespace" ? NAMESPACE : "a-pod"];
+      return [name, name.endsWith("_FILE") ? join(secrets, "value") : (value ?? "")];
+    }),
+  );
+}
+
+async function ourContainers(values: readonly string[]): Promise<V1Container[]> {
+  const containers = podTemplates(await render(values)).flatMap(containersOf);
+  return containers.filter(({ name }) => name !== "valkey" && name !== "cleanup");
+}
+
+async function operatorSettings(values: readonly string[]) {
+  const operator = (await ourContainers(values)).find(({ name }) => name === "operator");
+  if (operator === undefined) throw new Error("the chart renders no operator");
+  return loadConfig(operatorConfig, environmentOf(operator));
+}
+
+describe.each(CASES)("with $name", ({ values }) => {
+  it("every variable is one its process reads, and no secret stands in one", async () => {
+    for (const container of await ourContainers(values)) {
+      const known = namesOf(schemaOf(container));
+      const names = (container.env ?? []).map(({ name }) => name);
+
+      expect(names.filter((name) => !known.includes(name))).toEqual([]);
+      expect(new Set(names).size).toBe(names.length);
+      for (const { valueFrom } of container.env ?? []) {
+        expect(Object.keys(valueFrom ?? { fieldRef: true })).toEqual(["fieldRef"]);
+      }
+    }
+  });
+
+  it("every process accepts its configuration", async () => {
+    for (const container of await ourContainers(values)) {
+      expect(() => loadConfig(schemaOf(container), environmentOf(container))).not.toThrow();
+    }
+  });
+
+  it("a file that a variable names is mounted", async () => {
+    for (const template of podTemplates(await render(values))) {
+      for (const { env = [], volumeMounts = [] } of containersOf(template)) {
+        const folders = volumeMounts.map(({ mountPath }) => `${mountPath}/`);
+        const files = env.filter(({ name }) => name.endsWith("_FILE"));
+        for (const { value = "" } of files) {
+          expect(folders.some((folder) => value.startsWith(folder))).toBe(true);
+        }
+        const volumes = template.spec.volumes?.map(({ name }) => name) ?? [];
+        const claims = template.of.startsWith("StatefulSet") ? ["data"] : [];
+        expect([...volumes, ...claims]).toEqual(
+          expect.arrayContaining(volumeMounts.map(({ name }) => name)),
+        );
+      }
+    }
+  });
+});
+
+describe("the operator's settings", () => {
+  it("come from the values, for a Redis of the user's", async () => {
+    expect(await operatorSettings(["-f", `${CHART}/ci/production-values.yaml`])).toMatchObject({
+      namespace: NAMESPACE,
+      podName: "a-pod",
+      imagePullPolicy: "Always",
+      imagePullSecrets: ["registry-one", "registry-two"],
+      redisUrl: "rediss://redis.data.svc:6380",
+      redisUsername: "drover",
+      redisSecret: "redis-login",
+      redisSecretKey: "redis-password",
+      redisCommit: "replicas:2",
+      leaseTtlMs: 800,
+      leaseRenewMs: 200,
+      issuerUrl: `https://drover-operator.${NAMESPACE}.svc:7443`,
+      issuerSecret: "our-issuer-key",
+      userNamespaces: false,
+      leaderElection: true,
+      logLevel: "warn",
+    });
+  });
+
+  it("name the Valkey of the release, and its password only where it has one", async () => {
+    const withPassword = await operatorSettings(["-f", `${CHART}/ci/evaluation-values.yaml`]);
+    const without = await operatorSettings(["-f", `${CHART}/values-eval.yaml`]);
+
+    expect(withPassword).toMatchObject({
+      redisUrl: `redis://drover-valkey.${NAMESPACE}.svc:6379`,
+      redisSecret: "drover-valkey",
+      redisSecretKey: "password",
+      userNamespaces: true,
+    });
+    expect(withPassword.redisPassword?.reveal()).toBe("secret-of-a-mounted-file");
+    expect(without.redisPassword).toBeUndefined();
+    expect(without.redisSecret).toBeUndefined();
+  });
+
+  it("of a large installation are whole numbers, not 1e+06", async () => {
+    const values = ["-f", `${CHART}/values-eval.yaml`, "--set", "lease.ttlMs=60000"];
+
+    expect((await operatorSettings(values)).leaseTtlMs).toBe(60_000);
+  });
+});

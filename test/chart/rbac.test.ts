@@ -1,0 +1,182 @@
+import { describe, expect, it } from "@jest/globals";
+import {
+  CLEANUP_CLUSTER_RULES,
+  OPERATOR_CLUSTER_RULES,
+  operatorNamespaceRules,
+  type PolicyRule,
+} from "../../src/operator/rbac.ts";
+import { CASES, find, type Rendered, render } from "./helm.ts";
+
+/**
+ * Everything the service accounts of Drover may do, one line a resource: a line more is a right more,
+ * for whoever takes over that process. Read a change here as a change of the threat model.
+ */
+const GOLDEN = {
+  "operator, in every namespace": `
+    authentication.k8s.io/tokenreviews: create
+    authorization.k8s.io/subjectaccessreviews: create
+    drover.dev/agents/status: patch
+    drover.dev/agents: get list watch
+    drover.dev/agentsessions/finalizers: update
+    drover.dev/agentsessions/status: patch
+    drover.dev/agentsessions: delete get list patch watch
+    drover.dev/credentialvaults/status: patch
+    drover.dev/credentialvaults: get list watch
+    drover.dev/harnesspools/finalizers: update
+    drover.dev/harnesspools/status: patch
+    drover.dev/harnesspools: get list watch
+    drover.dev/sandboxtemplates/status: patch
+    drover.dev/sandboxtemplates: get list watch
+    events.k8s.io/events: create patch
+    namespaces: get
+    networking.k8s.io/networkpolicies: create delete get list patch watch
+    pods: create delete get list watch
+    serviceaccounts: create delete get list patch watch
+  `,
+  "operator, in the install namespace": `
+    apps/deployments: create get list patch watch
+    coordination.k8s.io/leases: create get patch
+    policy/poddisruptionbudgets: create get patch
+    secrets [drover-issuer-key]: get patch
+  `,
+  "uninstall hook, in every namespace": `
+    apps/deployments: delete list patch
+    drover.dev/agentsessions: list patch
+    networking.k8s.io/networkpolicies: delete list
+    pods: delete list
+    policy/poddisruptionbudgets: delete list
+    serviceaccounts: delete list
+  `,
+};
+
+const lines = (text: string): string[] =>
+  text
+    .trim()
+    .split("\n")
+    .map((line) => line.trim());
+
+function rightsOf(rules: readonly PolicyRule[]): string[] {
+  return rules
+    .flatMap(({ apiGroups, resources, resourceNames, verbs }) =>
+      apiGroups.flatMap((group) =>
+        resources.map((resource) => {
+          const only = resourceNames === undefined ? "" : ` [${resourceNames.join(" ")}]`;
+          const name = group === "" ? resource : `${group}/${resource}`;
+          return `${name}${only}: ${verbs.toSorted().join(" ")}`;
+        }),
+      ),
+    )
+    .toSorted((a, b) => (a < b ? -1 : 1));
+}
+
+const rulesOf = (object: Rendered) => object["rules"] as PolicyRule[];
+
+interface Binding {
+  roleRef: { kind: string; name: string };
+  subjects: { kind: string; name: string; namespace?: string }[];
+}
+
+/** What the bindings of the chart give to one of its service accounts. */
+function grantedTo(objects: readonly Rendered[], account: string, bindingKind: string): string[] {
+  const granted = objects
+    .filter(({ kind }) => kind === bindingKind)
+    .map((object) => object as unknown as Binding)
+    .filter(({ subjects }) => subjects.some(({ name }) => name === account))
+    .flatMap(({ roleRef }) => rulesOf(find(objects, roleRef.kind, roleRef.name)));
+  return rightsOf(granted);
+}
+
+describe.each(CASES.filter(({ name }) => !name.includes("production")))(
+  "with $name",
+  ({ values }) => {
+    it("the service accounts may do what is listed here, and nothing else", async () => {
+      const objects = await render(values);
+
+      expect({
+        "operator, in every namespace": grantedTo(objects, "drover-operator", "ClusterRoleBinding"),
+        "operator, in the install namespace": grantedTo(objects, "drover-operator", "RoleBinding"),
+        "uninstall hook, in every namespace": grantedTo(
+          objects,
+          "drover-cleanup",
+          "ClusterRoleBinding",
+        ),
+      }).toEqual(
+        Object.fromEntries(Object.entries(GOLDEN).map(([name, text]) => [name, lines(text)])),
+      );
+      const bindings = objects.filter(({ kind }) => kind.endsWith("RoleBinding"));
+      expect(bindings).toHaveLength(3);
+    });
+  },
+);
+
+it("the list is the one the code keeps", () => {
+  expect(rightsOf(OPERATOR_CLUSTER_RULES)).toEqual(lines(GOLDEN["operator, in every namespace"]));
+  expect(rightsOf(operatorNamespaceRules("drover-issuer-key"))).toEqual(
+    lines(GOLDEN["operator, in the install namespace"]),
+  );
+  expect(rightsOf(CLEANUP_CLUSTER_RULES)).toEqual(
+    lines(GOLDEN["uninstall hook, in every namespace"]),
+  );
+});
+
+it("an issuer Secret of the user's is the only one the operator may read then", async () => {
+  const objects = await render(["-f", "charts/drover/ci/production-values.yaml"]);
+
+  expect(grantedTo(objects, "drover-operator", "RoleBinding")).toContain(
+    "secrets [our-issuer-key]: get patch",
+  );
+});
+
+it("no role of the chart reaches Secrets by list, another pod's shell, or other roles", async () => {
+  for (const { values } of CASES) {
+    const objects = await render(values);
+    const rules = objects.filter(({ kind }) => /^(Cluster)?Role$/.test(kind)).flatMap(rulesOf);
+    const resources = rules.flatMap((rule) => rule.resources);
+
+    expect(resources.filter((resource) => /^pods\/|role|token$|impersonat/.test(resource))).toEqual(
+      [],
+    );
+    expect(JSON.stringify(rules)).not.toContain("*");
+    for (const rule of rules.filter((one) => one.resources.includes("secrets"))) {
+      expect(rule.resourceNames).toHaveLength(1);
+      expect(rule.verbs).toEqual(["get", "patch"]);
+    }
+  }
+});
+
+it("the cluster's own roles gain our kinds: view, edit, admin", async () => {
+  const objects = await render(["-f", "charts/drover/values-eval.yaml"]);
+  const aggregated = objects
+    .filter(({ kind }) => kind === "ClusterRole")
+    .flatMap((object) => {
+      const labels = Object.keys(object.metadata.labels ?? {});
+      const target = labels.find((label) => label.includes("aggregate-to-"))?.split("-to-")[1];
+      return target === undefined ? [] : [{ target, rights: rightsOf(rulesOf(object)) }];
+    });
+
+  expect(aggregated).toEqual([
+    {
+      target: "view",
+      rights: [
+        "agents",
+        "agentsessions",
+        "credentialvaults",
+        "harnesspools",
+        "sandboxtemplates",
+      ].map((kind) => `drover.dev/${kind}: get list watch`),
+    },
+    {
+      target: "edit",
+      rights: ["agents", "agentsessions", "credentialvaults", "sandboxtemplates"].map(
+        (kind) => `drover.dev/${kind}: create delete deletecollection patch update`,
+      ),
+    },
+    {
+      target: "admin",
+      rights: [
+        "drover.dev/harnesspools/scale: get patch update",
+        "drover.dev/harnesspools: create delete deletecollection patch update",
+      ],
+    },
+  ]);
+});

@@ -1,0 +1,418 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { beforeAll, describe, expect, it } from "@jest/globals";
+import { LABELS, PORTS } from "../../src/api/names.ts";
+import {
+  buildDeployment,
+  type InstallSettings,
+} from "../../src/operator/harness-pool/resources.ts";
+import { ISSUER_SECRET } from "../../src/operator/issuer/key-store.ts";
+import { installArguments } from "../e2e/installation.ts";
+import {
+  CASES,
+  CHART,
+  containersOf,
+  find,
+  helm,
+  NAMESPACE,
+  parseManifests,
+  podTemplates,
+  type Rendered,
+  render,
+  renderText,
+} from "./helm.ts";
+
+const production = ["-f", `${CHART}/ci/production-values.yaml`];
+const evaluation = ["-f", `${CHART}/ci/evaluation-values.yaml`];
+
+describe.each(CASES)("with $name", ({ values }) => {
+  let objects: Rendered[];
+
+  beforeAll(async () => {
+    objects = await render(values);
+  });
+
+  it("lint finds nothing to say", async () => {
+    const result = await helm(["lint", "--strict", CHART, ...values]);
+
+    expect(result.stdout + result.stderr).not.toMatch(/\[(WARNING|ERROR)\]/);
+    expect(result.code).toBe(0);
+  });
+
+  it("every object is found by our labels", () => {
+    for (const { kind, metadata } of objects) {
+      const { name, labels } = metadata;
+      expect({ kind, name, labels }).toMatchObject({
+        labels: {
+          [LABELS.name]: "drover",
+          [LABELS.instance]: "drover",
+          [LABELS.component]: expect.stringMatching(/^[a-z-]+$/),
+          [LABELS.partOf]: "drover",
+          [LABELS.managedBy]: "Helm",
+          "app.kubernetes.io/version": "0.1.0",
+        },
+      });
+    }
+  });
+
+  it("no two objects have one name, and none names a namespace", () => {
+    const names = objects.map(({ kind, metadata }) => `${kind}/${metadata.name}`);
+
+    expect(new Set(names).size).toBe(names.length);
+    expect(objects.filter(({ metadata }) => metadata.namespace !== undefined)).toEqual([]);
+  });
+
+  it("pods carry the labels of their workload, so that an uninstall can be checked", () => {
+    for (const { labels } of podTemplates(objects)) {
+      expect(labels).toMatchObject({ [LABELS.partOf]: "drover", [LABELS.managedBy]: "Helm" });
+    }
+  });
+
+  it("every pod keeps to Pod Security restricted, and to a read-only root", () => {
+    for (const template of podTemplates(objects)) {
+      const { of, spec } = template;
+      expect({ of, spec }).toMatchObject({
+        spec: {
+          automountServiceAccountToken: false,
+          enableServiceLinks: false,
+          securityContext: {
+            runAsNonRoot: true,
+            runAsUser: expect.any(Number),
+            seccompProfile: { type: "RuntimeDefault" },
+          },
+        },
+      });
+      expect(spec.securityContext?.runAsUser).toBeGreaterThan(0);
+      expect(spec.hostNetwork ?? spec.hostPID ?? spec.hostIPC).toBeUndefined();
+      for (const { name, securityContext, ports, resources } of containersOf(template)) {
+        expect({ of, name, securityContext, resources }).toEqual({
+          of,
+          name,
+          securityContext: {
+            allowPrivilegeEscalation: false,
+            readOnlyRootFilesystem: true,
+            runAsNonRoot: true,
+            capabilities: { drop: ["ALL"] },
+            seccompProfile: { type: "RuntimeDefault" },
+          },
+          resources: {
+            requests: { cpu: expect.any(String), memory: expect.any(String) },
+            limits: { memory: expect.any(String) },
+          },
+        });
+        expect(ports?.some(({ hostPort }) => hostPort !== undefined) ?? false).toBe(false);
+      }
+    }
+  });
+
+  it("volumes are secrets, config, tokens, claims or sized emptyDirs, never a host path", () => {
+    const allowed = ["emptyDir", "configMap", "secret", "projected", "persistentVolumeClaim"];
+    for (const { spec } of podTemplates(objects)) {
+      for (const volume of spec.volumes ?? []) {
+        expect(allowed).toEqual(
+          expect.arrayContaining(Object.keys(volume).filter((key) => key !== "name")),
+        );
+      }
+    }
+  });
+
+  it("only the operator and the uninstall hook get a token, a short-lived one", () => {
+    const tokens = podTemplates(objects).flatMap(({ of, spec }) =>
+      (spec.volumes ?? []).flatMap(({ projected }) =>
+        (projected?.sources ?? []).flatMap(({ serviceAccountToken }) =>
+          serviceAccountToken === undefined
+            ? []
+            : [`${of} ${serviceAccountToken.expirationSeconds}`],
+        ),
+      ),
+    );
+
+    expect(tokens.toSorted()).toEqual([
+      "Deployment drover-operator 3600",
+      "Job drover-cleanup 3600",
+    ]);
+  });
+});
+
+it("the values of the end-to-end tests render", async () => {
+  const objects = await render(installArguments);
+
+  expect(objects.map(({ kind, metadata }) => `${kind}/${metadata.name}`)).toEqual(
+    expect.arrayContaining([
+      "StatefulSet/drover-valkey",
+      "Deployment/drover-operator",
+      "Deployment/drover-scripted-model",
+      "HarnessPool/default",
+    ]),
+  );
+  const { data } = find(objects, "ConfigMap", "drover-scripted-model") as unknown as {
+    data: Record<string, string>;
+  };
+  expect(Object.keys(data)).toEqual(["e2e.yaml", "minimal.yaml", "npm-package.yaml"]);
+});
+
+describe("images", () => {
+  it("one switch moves them all to a mirror", async () => {
+    const text = await renderText([
+      ...evaluation,
+      "--set",
+      "global.imageRegistry=mirror.example.com/x",
+    ]);
+    const images = [...text.matchAll(/^\s*(?:- )?image: "?([^\s"]+)/gm)].map((match) => match[1]);
+
+    expect(new Set(images)).toEqual(
+      new Set(["mirror.example.com/x/drover:0.1.0", "mirror.example.com/x/valkey/valkey:8"]),
+    );
+    expect(text).toContain('DROVER_IMAGE, value: "mirror.example.com/x/drover:0.1.0"');
+  });
+
+  it("operator, scripted model, hook and harness pools run one image, by digest when there is one", async () => {
+    const values = [...production, "--set", "scriptedModel.enabled=true"];
+    const templates = podTemplates(await render(values));
+    const containers = templates.flatMap(containersOf);
+
+    const digest = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+    const image = `registry.example.com/mirror/team/drover@${digest}`;
+    expect(containers.map((container) => container.image)).toEqual([image, image, image]);
+    expect(containers.map(({ imagePullPolicy }) => imagePullPolicy)).toEqual(
+      Array(3).fill("Always"),
+    );
+    for (const { spec } of templates) {
+      expect(spec.imagePullSecrets).toEqual([{ name: "registry-one" }, { name: "registry-two" }]);
+    }
+    const env = containers.find(({ name }) => name === "operator")?.env;
+    expect(env).toContainEqual({ name: "DROVER_IMAGE", value: image });
+  });
+});
+
+describe("secrets", () => {
+  const password = "marker-Q7t";
+
+  it("a password stands in its Secret and nowhere else", async () => {
+    const objects = await render([...evaluation, "--set", `valkey.password=${password}`]);
+    const holders = objects.filter((object) => {
+      const text = JSON.stringify(object);
+      return text.includes(password) || text.includes(Buffer.from(password).toString("base64"));
+    });
+
+    expect(holders.map(({ kind, metadata }) => `${kind}/${metadata.name}`)).toEqual([
+      "Secret/drover-valkey",
+    ]);
+  });
+
+  it("a password with quotes and backslashes arrives in the server's configuration as written", async () => {
+    const secret = find(await render(evaluation), "Secret", "drover-valkey") as unknown as {
+      data: Record<string, string>;
+    };
+    const decode = (key: string) => Buffer.from(secret.data[key] ?? "", "base64").toString();
+
+    expect(decode("password")).toBe('a"b\\c#d$e');
+    expect(decode("valkey.conf")).toContain('requirepass "a\\"b\\\\c#d$e"\n');
+  });
+
+  it("the issuer's Secret is shipped without a field that the operator writes", async () => {
+    const { metadata, ...rest } = find(await render(evaluation), "Secret", ISSUER_SECRET);
+
+    expect(rest).toEqual({ apiVersion: "v1", kind: "Secret", type: "Opaque" });
+    expect(metadata.annotations).toBeUndefined();
+  });
+
+  it("with an issuer Secret of the user's, none is shipped", async () => {
+    const objects = await render(production);
+
+    expect(objects.filter(({ kind }) => kind === "Secret")).toEqual([]);
+  });
+});
+
+describe("names that the operator knows too", () => {
+  const install: InstallSettings = {
+    namespace: NAMESPACE,
+    image: "drover:1",
+    imagePullPolicy: "IfNotPresent",
+    imagePullSecrets: [],
+    logLevel: "info",
+    redis: { url: "redis://redis:6379", commit: "fsync" },
+    lease: { ttlMs: 800, renewMs: 200 },
+    issuer: { url: "https://issuer:7443", certificate: "" },
+  };
+  const pool = buildDeployment(
+    { name: "default", code: "0000" },
+    {
+      replicas: 1,
+      concurrency: 1,
+      model: { baseUrl: "https://api.anthropic.com" },
+      allowedNamespaces: { from: "Same" },
+      partitions: 1,
+      resources: { cpu: "1", memory: "1Gi" },
+    },
+    install,
+  ).spec.template;
+  const selects = (labels: Record<string, string>) =>
+    Object.entries(labels).every(([key, value]) => pool.metadata.labels[key] === value);
+
+  it("harness pods are admitted to the issuer, to Valkey and to the scripted model, sandboxes are not", async () => {
+    const objects = await render(evaluation);
+    const admitted = (name: string) => {
+      const { spec } = find(objects, "NetworkPolicy", name) as unknown as {
+        spec: {
+          ingress: {
+            from?: { podSelector: { matchLabels: Record<string, string> } }[];
+            ports: { port: number }[];
+          }[];
+        };
+      };
+      return spec.ingress.map(({ from, ports }) => ({
+        ports: ports.map(({ port }) => port),
+        harness: from?.some(({ podSelector }) => selects(podSelector.matchLabels)) ?? "anyone",
+      }));
+    };
+
+    expect(admitted("drover-operator")).toEqual([
+      { ports: [PORTS.issuer], harness: true },
+      { ports: [PORTS.health], harness: "anyone" },
+    ]);
+    expect(admitted("drover-harness")).toEqual([
+      { ports: [PORTS.health, PORTS.proxyHealth], harness: "anyone" },
+    ]);
+    expect(admitted("drover-valkey")).toEqual([{ ports: [6379], harness: true }]);
+    expect(admitted("drover-scripted-model")).toEqual([{ ports: [8080], harness: true }]);
+  });
+
+  it("the PodMonitor selects harness pods and names ports they have", async () => {
+    const monitor = find(
+      await render(["-f", `${CHART}/ci/monitoring-values.yaml`]),
+      "PodMonitor",
+      "drover-harness",
+    ) as unknown as {
+      spec: {
+        selector: { matchLabels: Record<string, string> };
+        podMetricsEndpoints: { port: string }[];
+      };
+    };
+    const ports = [...(pool.spec.initContainers ?? []), ...pool.spec.containers]
+      .flatMap((container) => container.ports ?? [])
+      .map(({ name }) => name);
+
+    expect(selects(monitor.spec.selector.matchLabels)).toBe(true);
+    expect(ports).toEqual(
+      expect.arrayContaining(monitor.spec.podMetricsEndpoints.map(({ port }) => port)),
+    );
+  });
+
+  it("the operator's ports, probes and Service are those it listens on", async () => {
+    const objects = await render(evaluation);
+    const [operator] = podTemplates([find(objects, "Deployment", "drover-operator")]).flatMap(
+      containersOf,
+    );
+    const { spec } = find(objects, "Service", "drover-operator") as unknown as {
+      spec: { ports: unknown; selector: Record<string, string> };
+    };
+
+    expect(operator?.ports).toEqual([
+      { name: "issuer", containerPort: PORTS.issuer },
+      { name: "health", containerPort: PORTS.health },
+    ]);
+    expect(operator?.readinessProbe?.httpGet).toEqual({ path: "/readyz", port: "health" });
+    expect(operator?.livenessProbe?.httpGet).toEqual({ path: "/livez", port: "health" });
+    expect(operator?.startupProbe?.httpGet).toEqual({ path: "/livez", port: "health" });
+    expect(spec.ports).toEqual([
+      { name: "issuer", port: PORTS.issuer, targetPort: "issuer" },
+      { name: "health", port: PORTS.health, targetPort: "health" },
+    ]);
+  });
+});
+
+describe("the uninstall hook", () => {
+  it("is made before the uninstall, its rights first, and goes after it", async () => {
+    const hooks = (await render(evaluation)).filter(
+      ({ metadata }) => metadata.annotations?.["helm.sh/hook"] !== undefined,
+    );
+
+    expect(
+      hooks
+        .map(({ kind, metadata }) => ({
+          kind,
+          name: metadata.name,
+          weight: Number(metadata.annotations?.["helm.sh/hook-weight"]),
+        }))
+        .toSorted((a, b) => a.weight - b.weight || a.kind.localeCompare(b.kind)),
+    ).toEqual([
+      { kind: "ClusterRole", name: `drover-${NAMESPACE}-cleanup`, weight: -5 },
+      { kind: "ServiceAccount", name: "drover-cleanup", weight: -5 },
+      { kind: "ClusterRoleBinding", name: `drover-${NAMESPACE}-cleanup`, weight: -4 },
+      { kind: "Job", name: "drover-cleanup", weight: 0 },
+    ]);
+    for (const { metadata } of hooks) {
+      expect(metadata.annotations).toMatchObject({
+        "helm.sh/hook": "pre-delete",
+        "helm.sh/hook-delete-policy": "before-hook-creation,hook-succeeded",
+      });
+    }
+  });
+});
+
+describe("monitoring kinds that the cluster lacks", () => {
+  const monitors = ["-f", `${CHART}/ci/monitoring-values.yaml`, "--set"];
+
+  it("are an error that names the switch", async () => {
+    await expect(render([...monitors, "metrics.renderMode=failIfMissing"])).rejects.toThrow(
+      "set metrics.renderMode to skipIfMissing",
+    );
+  });
+
+  it("are left out on request, and rendered where the cluster has them", async () => {
+    const skip = [...monitors, "metrics.renderMode=skipIfMissing"];
+    const kinds = async (values: string[]) =>
+      (await render(values)).map(({ kind }) => kind).filter((kind) => kind.endsWith("Monitor"));
+
+    expect(await kinds(skip)).toEqual([]);
+    expect(await kinds([...skip, "--api-versions", "monitoring.coreos.com/v1"])).toEqual(
+      expect.arrayContaining(["ServiceMonitor", "PodMonitor"]),
+    );
+  });
+});
+
+describe("copies in the chart", () => {
+  const copies = [
+    ["files/sandbox-pod-policy.yaml", "deploy/admission/sandbox-pod-policy.yaml"],
+    ...readdirSync("deploy/examples/scripts").map((name) => [
+      `files/scripts/${name}`,
+      `deploy/examples/scripts/${name}`,
+    ]),
+  ].map(([copy = "", source = ""]) => ({ copy: join(CHART, copy), source }));
+
+  it.each(copies)("$copy is $source, byte for byte", ({ copy, source }) => {
+    expect(readFileSync(copy, "utf8")).toBe(readFileSync(source, "utf8"));
+  });
+
+  it("no script of an example that went is left over", () => {
+    expect(readdirSync(join(CHART, "files/scripts"))).toEqual(
+      readdirSync("deploy/examples/scripts"),
+    );
+  });
+
+  it("the policy is installed as it stands, and with user namespaces one rule more", async () => {
+    const policyName = "drover-sandbox-pods";
+    const rules = async (values: string[]) => {
+      const objects = await render([...evaluation, ...values]);
+      const binding = find(objects, "ValidatingAdmissionPolicyBinding", policyName);
+      expect(binding["spec"]).toEqual({ policyName, validationActions: ["Deny"] });
+      const { spec } = find(objects, "ValidatingAdmissionPolicy", policyName) as unknown as {
+        spec: { validations: { expression: string; message: string }[] };
+      };
+      return spec;
+    };
+    const sources = parseManifests(
+      readFileSync("deploy/admission/sandbox-pod-policy.yaml", "utf8"),
+    );
+    const { spec } = find(sources, "ValidatingAdmissionPolicy", policyName) as unknown as {
+      spec: { validations: object[] };
+    };
+
+    expect(await rules(["--set", "sandbox.userNamespaces=false"])).toEqual(spec);
+    expect((await rules([])).validations.slice(0, -1)).toEqual(spec.validations);
+    expect((await rules([])).validations.at(-1)?.expression).toContain(
+      "object.spec.hostUsers == false",
+    );
+  });
+});
