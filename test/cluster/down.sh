@@ -100,6 +100,10 @@ remove_network() {
   fi
 }
 
+remove_cilium_files() {
+  [[ ! -e $STATE/made-run-cilium ]] || rm -rf /run/cilium
+}
+
 sysctl_files() {
   [[ ! -d $STATE/sysctl ]] || (cd "$STATE/sysctl" && find . -type f | sed 's|^\./||')
 }
@@ -142,6 +146,7 @@ own_down() {
   unmount_all
   remove_cgroups
   remove_network
+  remove_cilium_files
   restore_sysctls
   local left
   left=$(leftovers)
@@ -162,8 +167,10 @@ main() {
     rm -rf "$DROVER_TEST_BED/last-logs"
     mv "$LOGS" "$DROVER_TEST_BED/last-logs"
   fi
-  chattr -R -i "$STATE" 2>/dev/null || true
-  rm -rf "$STATE"
+  rm -rf "$STATE" 2>/dev/null || {
+    chattr -R -i "$STATE" 2>/dev/null || true # the kubelet may have left immutable files
+    rm -rf "$STATE"
+  }
   [[ ! -e $STATE ]] || die "left behind: $STATE"
   say "down"
 }

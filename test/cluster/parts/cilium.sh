@@ -22,6 +22,7 @@ start_cilium() {
   chmod -R u+w "$CILIUM/lib"
   ln -s "$LLVM/clang" "$LLVM/llc" "$CILIUM/llvm/"
   mount -t bpf bpf "$CILIUM/bpf"
+  [[ -e /run/cilium ]] || touch "$STATE/made-run-cilium" # the CNI plugin writes there, whatever we say
   start_cilium_operator
   start_cilium_agent
   until_ok "Cilium's agent is ready" 120 env CILIUM_SOCK="$CILIUM/run/cilium.sock" \
@@ -39,8 +40,15 @@ start_cilium_operator() {
     --unmanaged-pod-watcher-interval=0 --set-cilium-node-taints=false
 }
 
+# The agent sets kernel.unprivileged_bpf_disabled to 1, which only a reboot undoes: in a mount namespace of
+# its own it writes to a file instead.
 start_cilium_agent() {
+  local sysctl=/proc/sys/kernel/unprivileged_bpf_disabled
+  cat $sysctl >"$CILIUM/unprivileged_bpf_disabled"
+  # shellcheck disable=SC2016 # expanded by that shell
   run cilium-agent env PATH="$CILIUM/llvm:$PATH" CILIUM_K8S_NAMESPACE=kube-system K8S_NODE_NAME="$NODE_NAME" \
+    unshare --mount --propagation slave sh -c 'mount --bind "$1" "$2" && shift 2 && exec "$@"' sh \
+    "$CILIUM/unprivileged_bpf_disabled" $sysctl \
     "$STATE/bin/cilium-agent" --k8s-kubeconfig-path="$PKI/admin.kubeconfig" \
     --cluster-name=default --cluster-id=0 --ipam=kubernetes --identity-allocation-mode=crd \
     --enable-ipv4=true --enable-ipv6=false --routing-mode=native \

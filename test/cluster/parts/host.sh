@@ -6,7 +6,7 @@
 # The kubelet and Cilium write these; they are not per namespace.
 GLOBAL_SYSCTLS=(vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops
   kernel/keys/root_maxkeys kernel/keys/root_maxbytes kernel/timer_migration
-  net/core/bpf_jit_enable)
+  kernel/unprivileged_bpf_disabled net/core/bpf_jit_enable)
 
 # host_rules: names the rules of a Kubernetes node in the host's own namespace; ours must never be there.
 host_rules() {
