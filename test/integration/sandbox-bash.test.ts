@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { DaemonFixture, MARKER_SECRET } from "./sandbox-fixture.ts";
@@ -138,6 +138,15 @@ describe("background children", () => {
     expect(result.content).toBe("alive");
     await daemon.call("bash", { restart: true });
   });
+
+  it("print what they like after the call: it is neither kept nor a load", async () => {
+    const command = "(sleep 0.3; head -c 5000000 /dev/zero; touch printed) & true";
+    await daemon.call("bash", { command }, "toolu_late");
+
+    await daemon.bash("while ! test -e printed; do sleep 0.1; done");
+
+    expect(existsSync(join(daemon.workspace, ".drover/outputs/toolu_late.txt"))).toBe(false);
+  });
 });
 
 describe("the time limit", () => {
@@ -150,6 +159,10 @@ describe("the time limit", () => {
     {
       name: "a child in a session of its own",
       command: "echo part; setsid bash -c \"trap '' TERM; sleep 313; true\" & setsid -w sleep 313",
+    },
+    {
+      name: "an orphan in a session of its own",
+      command: "echo part; (setsid sleep 313 &); sleep 313",
     },
     { name: "children without environment", command: "echo part; env -i sleep 313 & sleep 313" },
   ])("kills $name and gives what was printed", async ({ command }) => {
@@ -190,9 +203,17 @@ describe("output", () => {
   });
 
   it("loses nothing of a last burst", async () => {
-    const result = await daemon.bash("head -c 90000 /dev/zero | tr '\\0' x");
+    // While the daemon is busy with other calls, a command's end may be heard of before its output.
+    const readMany = async () => {
+      for (let i = 0; i < 20; i += 1) await daemon.call("read", { file_path: "order" });
+    };
+    const others = Array.from({ length: 20 }, readMany);
+    const bursts = Array.from({ length: 40 }, () => daemon.bash("printf '%060000d' 0"));
 
-    expect(result.content).toBe("x".repeat(90_000));
+    const lengths = (await Promise.all(bursts)).map((result) => result.content.length);
+
+    await Promise.all(others);
+    expect(lengths).toEqual(bursts.map(() => 60_000));
   });
 
   it("shows head, tail, true size and exit code of a large output, and keeps all of it in a file", async () => {
