@@ -65,6 +65,18 @@ describe("Expectations", () => {
     expect(expectations.satisfied("owner")).toBe(true);
   });
 
+  it("the end of an earlier object by the same name does not count", async () => {
+    const { clock, kube, expectations } = await start();
+    kube.seed(pods, pod("a"));
+    await clock.settle();
+    kube.vanish(pods, pod("a").metadata);
+    const uid = kube.seed(pods, pod("a")).metadata.uid ?? "";
+    expectations.deleting("owner", "one/a", uid);
+    await clock.settle();
+
+    expect(expectations.satisfied("owner")).toBe(false);
+  });
+
   it("what is never shown is given up after the time-out", async () => {
     const { clock, expectations } = await start();
     expectations.creating("owner", "one/a");

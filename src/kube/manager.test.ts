@@ -17,7 +17,7 @@ import { WatchingInformer } from "./watching-informer.ts";
 
 const lease = { namespace: "drover", name: "operator" };
 
-function start(kube = new FakeKube(), fails?: Promise<never>) {
+function start(kube = new FakeKube(), fails?: Promise<never>, passMs = 0) {
   const clock = new FakeClock();
   const rng = createSeededRng();
   const metrics = createKubeMetrics(new Registry());
@@ -35,6 +35,10 @@ function start(kube = new FakeKube(), fails?: Promise<never>) {
     ],
     async reconcile(key) {
       story.push(`pass ${key}`);
+      if (passMs > 0) {
+        await clock.sleep(passMs);
+        story.push(`lease of ${kube.peek(leases, lease)?.spec?.holderIdentity}`);
+      }
       return settled;
     },
   };
@@ -124,15 +128,18 @@ describe("Manager", () => {
     expect(story.at(-1)).toBe("health down");
   });
 
-  it("a part that fails ends everything with its error, and the lease is released", async () => {
+  it("a part that fails ends everything with its error; the lease is held to the last pass's end", async () => {
     const broken = Promise.withResolvers<never>();
-    const { clock, kube, over } = start(new FakeKube(), broken.promise);
+    const full = new FakeKube();
+    full.seed(configMaps, config("a"));
+    const { clock, kube, story, over } = start(full, broken.promise, 3_000);
     const ended = over.catch((error: unknown) => String(error));
     await clock.advance(100);
     broken.reject(new Error("the reader broke"));
     await clock.advance(10_000);
 
     expect(await ended).toMatch(/the reader broke/);
+    expect(story).toContain("lease of a");
     expect(kube.peek(leases, lease)?.spec?.holderIdentity).toBe("");
   });
 });

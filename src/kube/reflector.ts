@@ -86,10 +86,10 @@ export class Reflector<T extends KubeObject, P> {
       if (isGone(failure)) logger.info(fields, "watch expired, listing again");
       else logger.warn({ ...fields, attempt: this.#failures + 1 }, "list or watch failed");
     }
-    const healthyEnd = failure === undefined && livedMs >= HEALTHY_MS;
+    if (failure === undefined && livedMs >= HEALTHY_MS) return;
     const firstExpiry = isGone(failure) && this.#failures === 0;
     this.#failures += 1;
-    if (healthyEnd || firstExpiry) return;
+    if (firstExpiry) return;
     const asked = Math.min(retryAfterOf(failure) ?? 0, MAX_RETRY_AFTER_MS);
     const delay = Math.max(asked, backoffMs(this.#failures, BACKOFF, rng));
     await clock.sleep(delay, signal).catch(() => {});

@@ -4,7 +4,7 @@ import { FakeKube } from "../../test/fakes/fake-kube.ts";
 import { createSeededRng } from "../../test/fakes/seeded-rng.ts";
 import { silentLogger } from "../runtime/logger.ts";
 import { KubeError } from "./errors.ts";
-import { type ConfigMap, configMaps } from "./resources.ts";
+import { type ConfigMap, configMaps, pods } from "./resources.ts";
 import { type InformerOptions, WatchingInformer } from "./watching-informer.ts";
 
 interface Small {
@@ -131,6 +131,8 @@ describe("WatchingInformer", () => {
   it("a bookmark moves the version, so that a compaction in between needs no list", async () => {
     const { clock, kube, calls } = start();
     await clock.advance(60_000);
+    // Another kind's change moves the versions of all.
+    kube.seed(pods, { ...config("p"), kind: "Pod" });
     kube.compact();
     kube.bookmark("ConfigMap");
     await clock.settle();
