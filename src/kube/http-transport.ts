@@ -66,6 +66,9 @@ export class HttpTransport {
         retryAfter: response.headers["retry-after"],
         body,
       };
+    } catch (error) {
+      // While the body is read, Node reports its own AbortError and hides our reason.
+      throw reasonOf(stop.signal) ?? error;
     } finally {
       stop.cancel();
     }
@@ -108,10 +111,7 @@ export class HttpTransport {
       const request = secure ? httpsRequest(options) : httpRequest(options);
       request.on("socket", (socket) => socket.setKeepAlive(true, KEEP_ALIVE_MS));
       request.on("response", resolve);
-      request.on("error", (error) => {
-        const reason: unknown = signal.reason;
-        reject(signal.aborted && Error.isError(reason) ? reason : error);
-      });
+      request.on("error", (error) => reject(reasonOf(signal) ?? error));
       request.end(exchange.body);
     });
   }
@@ -126,6 +126,11 @@ export class HttpTransport {
     const both = signal === undefined ? late.signal : AbortSignal.any([signal, late.signal]);
     return { signal: both, cancel };
   }
+}
+
+function reasonOf(signal: AbortSignal): Error | undefined {
+  const reason: unknown = signal.reason;
+  return signal.aborted && Error.isError(reason) ? reason : undefined;
 }
 
 /** Node sends the body of a DELETE without its length unless told, which breaks the connection. */

@@ -239,6 +239,10 @@ function loadKubeConfig(source: KubeConfigSource): KubeConfig {
     throw new AppError("CONFIG_INVALID", `no usable kubeconfig: ${describeError(error)}`);
   }
   if ("context" in source && source.context !== undefined) config.setCurrentContext(source.context);
+  // What client-node makes of environment variables that are not there.
+  if (config.getCurrentCluster()?.server.endsWith("://undefined:undefined") === true) {
+    throw new AppError("CONFIG_INVALID", "this process does not run in a Kubernetes pod");
+  }
   if (config.getCurrentCluster() === null) {
     const context = config.getCurrentContext();
     throw new AppError(
