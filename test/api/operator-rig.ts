@@ -32,7 +32,9 @@ export class OperatorRig {
   caches: Caches;
   #stop = new AbortController();
   #running: Promise<void> = Promise.resolve();
-  #worker = 0;
+  readonly #leases = new Map<string, Lease>();
+  readonly #harness = new AbortController();
+  readonly #harnessDone: Promise<void>;
 
   constructor(api: ApiServer) {
     this.api = api;
@@ -44,8 +46,14 @@ export class OperatorRig {
       userAgent: "drover-operator/test",
       metrics: metrics.restClient,
     });
-    this.store = createMemorySessionStore({ clock: systemClock, rng: systemRng });
+    this.store = createMemorySessionStore({
+      clock: systemClock,
+      rng: systemRng,
+      // The machine may be busy: no lease of the test's harness should run out.
+      timings: { ttlMs: 60_000, renewMs: 5_000 },
+    });
     this.caches = this.#caches();
+    this.#harnessDone = this.#work(this.#harness.signal);
   }
 
   #caches(): Caches {
@@ -115,7 +123,15 @@ export class OperatorRig {
       leaderOnly,
     });
     const { signal } = this.#stop;
-    this.#running = manager.run(signal).finally(() => events.close());
+    this.#running = this.#run(manager, events, signal);
+  }
+
+  async #run(manager: Manager, events: EventRecorder, signal: AbortSignal): Promise<void> {
+    try {
+      await manager.run(signal);
+    } finally {
+      await events.close();
+    }
   }
 
   async stop(): Promise<void> {
@@ -125,6 +141,8 @@ export class OperatorRig {
 
   async close(): Promise<void> {
     await this.stop();
+    this.#harness.abort();
+    await this.#harnessDone;
     await this.store.close();
     this.client.close();
   }
@@ -156,20 +174,21 @@ export class OperatorRig {
     return this.client.get(harnessPools, { namespace: "drover", name: "default" });
   }
 
-  /** As a harness: claims the session with this object name. */
-  async claim(name: string): Promise<Lease> {
-    this.#worker += 1;
-    const queue = this.store.queue(`worker-${this.#worker}`);
-    const signal = AbortSignal.timeout(30_000);
-    for await (const lease of queue.claim({ capacity: () => 1, signal })) {
+  /** As a harness: holds every session that can be claimed, until a test asks for it by its object's name. */
+  async #work(signal: AbortSignal): Promise<void> {
+    const queue = this.store.queue("worker");
+    for await (const lease of queue.claim({ capacity: () => 1000, signal })) {
       const { snapshot } = await lease.getSession();
-      if (snapshot.object?.name === name) {
-        for await (const event of lease.getEvents()) void event;
-        return lease;
-      }
-      await lease.release({ kind: "requeue" });
+      for await (const event of lease.getEvents()) void event;
+      this.#leases.set(snapshot.object?.name ?? "", lease);
     }
-    throw new Error(`nobody may claim ${name}`);
+  }
+
+  /** The lease of this session, as soon as it is claimed. */
+  async claim(name: string): Promise<Lease> {
+    const lease = await eventually(`a claim of ${name}`, async () => this.#leases.get(name));
+    this.#leases.delete(name);
+    return lease;
   }
 
   /** As a harness: asks for a sandbox and answers what came of it. */
