@@ -7,6 +7,9 @@ const daemon = new DaemonFixture();
 beforeAll(() => daemon.start());
 afterAll(() => daemon.remove());
 
+/** A sleep that no other test process starts. */
+const NAP = `sleep 313.${process.pid}`;
+
 /** Command lines of live processes that contain the text. */
 function processesWith(text: string): string[] {
   return readdirSync("/proc")
@@ -71,13 +74,13 @@ describe("the shell", () => {
   });
 
   it("begins anew on restart: true", async () => {
-    await daemon.bash("z=1; sleep 311 & true");
+    await daemon.bash(`z=1; ${NAP} & true`);
 
     const restarted = await daemon.call("bash", { restart: true });
 
     expect(restarted).toMatchObject({ content: "(the shell was restarted)", is_error: false });
     expect((await daemon.bash('echo "[$z]"')).content).toBe("[]");
-    expect(processesWith("sleep 311")).toEqual([]);
+    expect(processesWith(NAP)).toEqual([]);
   });
 
   it("gives commands an empty standard input", async () => {
@@ -117,8 +120,8 @@ describe("the shell", () => {
 
 describe("background children", () => {
   it.each([
-    { name: "silent", command: "sleep 312 & echo a" },
-    { name: "with standard output redirected", command: "sleep 312 >/dev/null & echo a" },
+    { name: "silent", command: `${NAP} & echo a` },
+    { name: "with standard output redirected", command: `${NAP} >/dev/null & echo a` },
     { name: "chatty", command: "(while true; do echo noise; sleep 0.1; done) & echo a" },
   ])("$name: the call is over when the command is", async ({ command }) => {
     const started = performance.now();
@@ -151,20 +154,20 @@ describe("background children", () => {
 
 describe("the time limit", () => {
   it.each([
-    { name: "a command that traps TERM", command: "trap '' TERM; echo part; sleep 313" },
+    { name: "a command that traps TERM", command: `trap '' TERM; echo part; ${NAP}` },
     {
       name: "a child that traps TERM",
-      command: "bash -c \"trap '' TERM; echo part; sleep 313; true\"",
+      command: `bash -c "trap '' TERM; echo part; ${NAP}; true"`,
     },
     {
       name: "a child in a session of its own",
-      command: "echo part; setsid bash -c \"trap '' TERM; sleep 313; true\" & setsid -w sleep 313",
+      command: `echo part; setsid bash -c "trap '' TERM; ${NAP}; true" & setsid -w ${NAP}`,
     },
     {
       name: "an orphan in a session of its own",
-      command: "echo part; (setsid sleep 313 &); sleep 313",
+      command: `echo part; (setsid ${NAP} &); ${NAP}`,
     },
-    { name: "children without environment", command: "echo part; env -i sleep 313 & sleep 313" },
+    { name: "children without environment", command: `echo part; env -i ${NAP} & ${NAP}` },
   ])("kills $name and gives what was printed", async ({ command }) => {
     const started = performance.now();
     const result = await daemon.bash(command, 700);
@@ -172,17 +175,17 @@ describe("the time limit", () => {
     expect(performance.now() - started).toBeLessThan(10_000);
     expect(result).toMatchObject({ is_error: true, outcome: "known" });
     expect(result.content).toMatch(/^part\n\(timed out after 700 ms; /);
-    expect(processesWith("sleep 313")).toEqual([]);
+    expect(processesWith(NAP)).toEqual([]);
     expect((await daemon.bash("echo next")).content).toBe("next");
   });
 
   it("kills a fork storm", async () => {
     const storm = "f() { for i in 1 2 3 4 5 6 7 8; do (g $1) & done; wait; }";
-    const depth = "g() { if [ $1 -gt 0 ]; then f $(($1 - 1)); else setsid sleep 314; fi; }";
+    const depth = `g() { if [ $1 -gt 0 ]; then f $(($1 - 1)); else setsid ${NAP}; fi; }`;
     const result = await daemon.bash(`${storm}; ${depth}; f 2`, 1000);
 
     expect(result.content).toContain("timed out after 1000 ms");
-    expect(processesWith("sleep 314")).toEqual([]);
+    expect(processesWith(NAP)).toEqual([]);
     expect((await daemon.bash("echo next")).content).toBe("next");
   });
 });
