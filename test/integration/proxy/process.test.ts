@@ -1,0 +1,181 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, describe, expect, it } from "@jest/globals";
+import { createSelfSignedCertificate } from "../../../src/operator/issuer/certificate.ts";
+import { createIssuer } from "../../../src/operator/issuer/issuer.ts";
+import { createIssuerServer } from "../../../src/operator/issuer/server.ts";
+import { ISSUER_TLS_NAME, tokensResponse } from "../../../src/protocol/proxy-api.ts";
+import { generateSigningKey } from "../../../src/protocol/tokens.ts";
+import { systemClock } from "../../../src/runtime/clock.ts";
+import { silentLogger } from "../../../src/runtime/logger.ts";
+import { systemRng } from "../../../src/runtime/rng.ts";
+import { connectRedisSessionStore } from "../../../src/sessions/redis/redis-session-store.ts";
+import { aSnapshot } from "../../builders/snapshot.ts";
+import { startRedis } from "../../fakes/redis-server.ts";
+import { FIXTURE_POOL, newRef, newSession } from "../../fakes/session-fixtures.ts";
+import { Cleanups, POD, startUpstream } from "./rig.ts";
+
+const KEY = "CNRY-process-model-key";
+const cleanups = new Cleanups();
+afterEach(async () => await cleanups.run());
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  if (address === null || typeof address === "string") throw new Error("no port");
+  return address.port;
+}
+
+/** A session in a real Redis, held by this pod. */
+async function heldSession() {
+  const redis = await startRedis();
+  cleanups.add(async () => await redis.stop());
+  const store = await connectRedisSessionStore({
+    url: redis.url,
+    commit: { mode: "fsync" },
+    pools: [FIXTURE_POOL],
+    clock: systemClock,
+    rng: systemRng,
+    logger: silentLogger,
+    timings: { ttlMs: 60_000 },
+  });
+  cleanups.add(async () => await store.close());
+  const ref = newRef();
+  const snapshot = aSnapshot({ sessionId: ref.id, tenant: ref.tenant });
+  await store.log.createSession(newSession(ref, { snapshot }));
+  const stop = new AbortController();
+  const claims = store.queue(POD).claim({ capacity: () => 1, signal: stop.signal });
+  for await (const lease of claims) {
+    stop.abort();
+    return { redis, store, ref, lease };
+  }
+  throw new Error("the session was not claimed");
+}
+
+async function startProxy(env: Record<string, string>): Promise<{
+  child: ChildProcess;
+  output: string[];
+  exit: Promise<number | null>;
+}> {
+  const output: string[] = [];
+  const child = spawn(process.execPath, ["src/cmd/proxy.ts"], {
+    env,
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  const exit = new Promise<number | null>((resolve) => child.once("exit", resolve));
+  cleanups.add(async () => {
+    child.kill("SIGKILL");
+    await exit;
+  });
+  for (const stream of [child.stdout, child.stderr]) {
+    stream?.on("data", (chunk: Buffer) => output.push(chunk.toString()));
+  }
+  return { child, output, exit };
+}
+
+async function untilReady(port: number, output: string[]): Promise<void> {
+  const deadline = Date.now() + 30_000;
+  for (;;) {
+    const answer = await fetch(`http://127.0.0.1:${port}/readyz`).catch(() => undefined);
+    if (answer?.status === 200) return;
+    if (Date.now() > deadline) throw new Error(`the proxy is not ready: ${output.join("")}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+describe("drover proxy", () => {
+  it("serves a session that lives in Redis, loses it with its lease, and stops on SIGTERM", async () => {
+    const { redis, store, ref, lease } = await heldSession();
+    const upstream = await startUpstream(cleanups, (_received, response) => response.end("{}"));
+    const directory = await mkdtemp(join(tmpdir(), "drover-proxy-process-"));
+    cleanups.add(async () => await rm(directory, { recursive: true }));
+    const tls = createSelfSignedCertificate(ISSUER_TLS_NAME, Date.now());
+    const issuer = createIssuerServer({
+      issuer: createIssuer({
+        key: await generateSigningKey("key-1"),
+        namespace: "drover-system",
+        leases: store.ports,
+        snapshots: store.ports,
+        bindings: store.ports,
+        clock: systemClock,
+      }),
+      reviewer: {
+        review: async () => ({
+          podUid: POD,
+          serviceAccount: "drover-system/drover-pool-default",
+        }),
+      },
+      tls,
+      onIssued: () => {},
+    });
+    const issuerUrl = await issuer.listen({ host: "127.0.0.1", port: 0 });
+    cleanups.add(async () => await issuer.close());
+    const file = async (name: string, text: string) => {
+      await writeFile(join(directory, name), text);
+      return join(directory, name);
+    };
+    const [port, healthPort] = [await freePort(), await freePort()];
+    const { child, output, exit } = await startProxy({
+      DROVER_PROXY_PORT: String(port),
+      DROVER_PROXY_HEALTH_PORT: String(healthPort),
+      DROVER_PROXY_HEALTH_HOST: "127.0.0.1",
+      DROVER_POD_UID: POD,
+      DROVER_MODEL_BASE_URL: upstream.url,
+      DROVER_MODEL_API_KEY_FILE: await file("model-key", KEY),
+      DROVER_ISSUER_URL: issuerUrl,
+      DROVER_ISSUER_CERTIFICATE_FILE: await file("issuer.crt", tls.cert),
+      DROVER_ISSUER_TOKEN_FILE: await file("token", "service-account-token"),
+      DROVER_API_CA_FILE: await file("ca.crt", tls.cert),
+      DROVER_REDIS_URL: redis.url,
+    });
+    await untilReady(healthPort, output);
+    const url = `http://127.0.0.1:${port}`;
+
+    const issued = await fetch(`${url}/tokens`, {
+      method: "POST",
+      body: JSON.stringify({ sessionId: ref.id, tenant: ref.tenant, leaseToken: lease.token }),
+    });
+    const { sessionToken } = tokensResponse.parse(await issued.json());
+    const ask = async () =>
+      await fetch(`${url}/model/v1/messages`, {
+        method: "POST",
+        headers: { "content-type": "application/json", authorization: `Bearer ${sessionToken}` },
+        body: "{}",
+      });
+
+    expect((await ask()).status).toBe(200);
+    expect(upstream.received[0]?.headers["x-api-key"]).toBe(KEY);
+
+    await lease.release({ kind: "requeue" });
+    await new Promise((resolve) => setTimeout(resolve, 2100));
+    expect((await ask()).status).toBe(409);
+
+    const metrics = await (await fetch(`http://127.0.0.1:${healthPort}/metrics`)).text();
+    expect(metrics).toContain(
+      'drover_proxy_requests_total{role="model",destination="model",outcome="ok"} 1',
+    );
+
+    child.kill("SIGTERM");
+    expect(await exit).toBe(0);
+    expect(output.join("") + metrics).not.toContain(KEY);
+  });
+
+  it("lists every setting it lacks and exits with 2", async () => {
+    const { output, exit } = await startProxy({});
+
+    expect(await exit).toBe(2);
+    for (const name of [
+      "DROVER_POD_UID",
+      "DROVER_ISSUER_URL",
+      "DROVER_ISSUER_CERTIFICATE",
+      "DROVER_REDIS_URL",
+    ]) {
+      expect(output.join("")).toContain(name);
+    }
+  });
+});
