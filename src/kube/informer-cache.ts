@@ -64,6 +64,7 @@ export class InformerCache<T extends KubeObject, P> {
   /** Undefined when the projection throws: such an object is as if it did not exist, and logged. */
   project(object: T, scope: string): Projected<P> | undefined {
     const key = objectKey(object);
+    delete object.metadata.managedFields;
     try {
       const entry = {
         uid: object.metadata.uid ?? "",

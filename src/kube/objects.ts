@@ -27,6 +27,8 @@ export interface ObjectMeta {
   creationTimestamp?: string;
   deletionTimestamp?: string;
   deletionGracePeriodSeconds?: number;
+  /** Who owns which field: often the larger half of an object. Caches drop it. */
+  managedFields?: unknown;
 }
 
 /** Any object. A kind is `KubeObject & { spec?: S; status?: T }` or an interface that extends this. */

@@ -298,6 +298,21 @@ describe("WatchingInformer", () => {
     expect(changes).toEqual(["added one/good 1", "deleted one/good 1", "added one/bad 3"]);
   });
 
+  it("the projection does not see managed fields", async () => {
+    const clock = new FakeClock();
+    const kube = new FakeKube();
+    const metadata = { ...config("a").metadata, managedFields: [{ manager: "x" }] };
+    kube.seed(configMaps, { ...config("a"), metadata });
+    const deps = { client: kube, clock, rng: createSeededRng(), logger: silentLogger };
+    const whole = (object: ConfigMap) => object;
+    const informer = new WatchingInformer(deps, { type: configMaps, project: whole });
+    void informer.run(new AbortController().signal);
+    await clock.settle();
+
+    expect(informer.list()).toHaveLength(1);
+    expect(informer.get("one/a")?.metadata).not.toHaveProperty("managedFields");
+  });
+
   it("follows several namespaces, each alone, and has synced when all are listed", async () => {
     const { clock, kube, informer, changes } = start({ namespaces: ["one", "two"] });
     kube.fail("list", "ConfigMap", unreachable);

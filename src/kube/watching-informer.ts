@@ -19,7 +19,7 @@ export interface InformerOptions<T extends KubeObject, P> {
   type: ResourceType<T>;
   /**
    * What the cache keeps of an object; called once per version, the original is dropped. Keep it
-   * small and total: an object for which it throws is logged and treated as absent.
+   * small (`managedFields` are gone already) and total: an object for which it throws is logged and treated as absent.
    */
   project: (object: T) => P;
   /** One list and watch each; all namespaces when left out. */
