@@ -18,7 +18,16 @@ BASE=(pause redis node)
 OURS=(drover drover-sandbox)
 
 WORK=
-cleanup() { [[ -z $WORK ]] || rm -rf "$WORK"; }
+# A build that failed leaves its container mounted; the storage is ours alone, so all of them can go.
+# Layers are kept, so that `npm ci` does not run again for every change; not for ever: archives hold what matters.
+cleanup() {
+  [[ -n $WORK ]] || return 0
+  rm -rf "$WORK"
+  [[ -n ${CONTAINERS_STORAGE_CONF:-} ]] || return 0
+  buildah rm --all >/dev/null 2>&1 || true
+  [[ $(buildah images -aq 2>/dev/null | wc -l) -le 60 ]] || buildah rmi --all --force >/dev/null 2>&1 || true
+  umount "$DROVER_TEST_BED/buildah/graph/overlay" 2>/dev/null || true
+}
 trap cleanup EXIT
 
 image_name() {
