@@ -25,6 +25,7 @@ export interface SandboxProcess {
 }
 
 const START_DEADLINE_MS = 20_000;
+const STOP_GRACE_MS = 5000;
 const SETUP_OUTPUT_CHARS = 2000;
 
 /** The same small environment for set-up script and daemon: nothing of this process leaks in. */
@@ -77,8 +78,11 @@ export async function startSandboxProcess(
     address: `127.0.0.1:${port}`,
     ended,
     stop: async () => {
-      killGroup(child);
+      // The daemon ends what its shell started, which a signal to its group would not reach.
+      child.kill("SIGTERM");
+      const cancel = clock.timer(STOP_GRACE_MS, () => killGroup(child));
       await ended;
+      cancel();
     },
   };
 }
