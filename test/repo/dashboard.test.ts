@@ -160,7 +160,7 @@ describe("the dashboard", () => {
     expect(new Set(places).size).toBe(places.length);
   });
 
-  it("it is not edited in place, and asks which data source to use", () => {
+  it("is not edited in place, and asks which data source to use", () => {
     expect(dashboard.editable).toBe(false);
     expect(dashboard.templating.list).toEqual([
       expect.objectContaining({ name: "datasource", type: "datasource" }),
