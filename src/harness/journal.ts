@@ -53,9 +53,16 @@ export class Journal {
     return this.#exclusive("reading the log", READ_DEADLINE_MS, () => this.#read());
   }
 
-  /** Writes and folds. `more` leaves the state as up to date as `ok` does. */
+  /**
+   * Writes and folds. `more` leaves the state as up to date as `ok` does. A decision to stop (onlyIfTail)
+   * holds for the state it was taken on: what was folded while this waited for its turn is `more` too.
+   */
   append(events: NewSessionEvent[], options: LeaseEmitOptions = {}): Promise<EmitResult> {
+    const decidedAt = this.state.seq;
     return this.#exclusive("appending to the log", VERB_DEADLINE_MS, async () => {
+      if (options.onlyIfTail === true && this.state.seq !== decidedAt) {
+        return { status: "more", tail: this.state.seq };
+      }
       const result = await this.#lease.emitEvents(events.map(toNewEvent), options);
       if (options.release === undefined || result.status === "more")
         await this.#absorb(result, events);
@@ -63,8 +70,12 @@ export class Journal {
     });
   }
 
+  /** `more`: events were folded after the decision, or wait to be; only for `idle` and `suspended`. */
   async release(release: Release): Promise<"released" | "more"> {
+    const decidedAt = this.state.seq;
+    const decided = release.kind === "idle" || release.kind === "suspended";
     return await this.#exclusive("releasing the session", VERB_DEADLINE_MS, async () => {
+      if (decided && this.state.seq !== decidedAt) return "more";
       const result = await this.#lease.release(release);
       if (result === "more") await this.#read();
       return result;

@@ -85,6 +85,7 @@ export class SessionRun {
 
   async #request(): Promise<RunEnd | undefined> {
     const catalog = await this.#tools();
+    if (!this.#stillWanted()) return undefined;
     const compaction = await compactIfNeeded(this.#deps, catalog, this.#tooLong);
     if (compaction === "stuck") {
       const message =
@@ -93,6 +94,7 @@ export class SessionRun {
     }
     if (typeof compaction !== "string") return await this.#afterFailure(compaction);
     if (compaction === "compacted") this.#tooLong = false;
+    if (!this.#stillWanted()) return undefined;
     const end = await askModel(this.#deps, catalog);
     if (end.kind === "answered") {
       this.#failures = 0;
@@ -102,6 +104,11 @@ export class SessionRun {
       return await this.#afterFailure(end.error);
     }
     return undefined;
+  }
+
+  /** False when the log says something else by now: listing tools and summaries take their time. */
+  #stillWanted(): boolean {
+    return nextStep(this.#deps.journal.state).kind === "request";
   }
 
   async #afterFailure(failure: ModelError): Promise<RunEnd | undefined> {
@@ -128,7 +135,7 @@ export class SessionRun {
     metrics.modelRetryWait.inc(decision.afterMs / 1000);
     const wake = new AbortController();
     const stop = journal.onChange(() => {
-      if (nextStep(journal.state).kind !== "request") wake.abort();
+      if (!this.#stillWanted()) wake.abort();
     });
     await clock
       .sleep(decision.afterMs, AbortSignal.any([wake.signal, signals.leave, signals.dead]))

@@ -56,10 +56,13 @@ export class ToolRound {
 
   #movable(): [ToolCall, CallDuty][] {
     const { state } = this.#deps.journal;
+    const shells = new Set<string>();
     return pendingCalls(state).flatMap((call): [ToolCall, CallDuty][] => {
       const { id } = call.intent;
       const duty = dutyOf(state, call);
-      if (duty === "wait" || this.#inFlight.has(id) || this.#left.has(id)) return [];
+      const busy = duty === "run" && isShell(call) && shells.has(call.intent.hand ?? "");
+      if (duty === "run" && isShell(call)) shells.add(call.intent.hand ?? "");
+      if (busy || duty === "wait" || this.#inFlight.has(id) || this.#left.has(id)) return [];
       return [[call, duty]];
     });
   }
@@ -146,6 +149,11 @@ export class ToolRound {
     check();
     return { signal: controller.signal, close };
   }
+}
+
+/** A sandbox has one shell: its commands run one after the other, in the order the model gave them. */
+function isShell({ intent }: ToolCall): boolean {
+  return intent.target === "sandbox" && intent.name === "bash";
 }
 
 /** A call that still waits for permission has certainly not been sent anywhere. */

@@ -1,6 +1,6 @@
 import type { SandboxClient } from "../protocol/sandbox-client.ts";
 import { withDeadline } from "../runtime/abort.ts";
-import { backoffMs } from "../runtime/backoff.ts";
+import { type BackoffOptions, backoffMs } from "../runtime/backoff.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { codeOf, describeError, hasCode } from "../runtime/errors.ts";
 import type { Runnable } from "../runtime/group.ts";
@@ -42,6 +42,8 @@ export interface WorkerOptions {
   concurrency: number;
   /** Time a session gets to come to a log boundary once the worker is to stop. */
   graceMs: number;
+  /** Before a session whose work failed in this worker is tried again: it must not spin. */
+  failureBackoff: BackoffOptions;
 }
 
 export interface Worker extends Runnable {
@@ -49,11 +51,13 @@ export interface Worker extends Runnable {
   readonly active: number;
 }
 
-const DEFAULTS: WorkerOptions = { concurrency: 50, graceMs: 20_000 };
+const DEFAULTS: WorkerOptions = {
+  concurrency: 50,
+  graceMs: 20_000,
+  failureBackoff: { baseMs: 1000, maxMs: 60_000 },
+};
 /** After the grace, for breaking off and for the last writes. */
 const BREAK_OFF_MS = 10_000;
-/** A session whose work fails again and again in this worker must not spin. */
-const FAILURE_BACKOFF = { baseMs: 1000, maxMs: 60_000 };
 /** Failures in a row after which a session is told and left idle. */
 const GIVE_UP_AFTER = 5;
 
@@ -193,13 +197,16 @@ class HarnessWorker implements Worker {
     const failures = (this.#failures.get(lease.ref.id) ?? 0) + 1;
     this.#failures.set(lease.ref.id, failures);
     try {
-      if (failures >= GIVE_UP_AFTER) await this.#reportFailure(lease);
-      else {
-        const ms = clock.now() + backoffMs(failures, FAILURE_BACKOFF, rng);
-        await withDeadline(clock, BREAK_OFF_MS, "releasing the session", () =>
-          lease.release({ kind: "at", ms }),
-        );
-      }
+      await withDeadline(clock, BREAK_OFF_MS, "putting a failed session aside", async () => {
+        // What is not read counts as new, and new events make a session claimable at once.
+        const unread = lease.getEvents({ after: lease.position().seq })[Symbol.asyncIterator]();
+        while ((await unread.next()).done !== true);
+        if (failures >= GIVE_UP_AFTER) await this.#reportFailure(lease);
+        else {
+          const ms = clock.now() + backoffMs(failures, this.#options.failureBackoff, rng);
+          await lease.release({ kind: "at", ms });
+        }
+      });
     } catch (error) {
       // The lease runs out by itself, and the next worker sees a takeover.
       logger.warn({ err: describeError(error) }, "failed session could not be released");
@@ -207,21 +214,16 @@ class HarnessWorker implements Worker {
   }
 
   async #reportFailure(lease: Lease): Promise<void> {
-    const { clock, rng } = this.#deps;
+    const { rng } = this.#deps;
     this.#failures.delete(lease.ref.id);
     const error = newEvent(rng, "session.error", {
       type: "unknown_error",
-      message: "the harness failed on this session several times; see its log",
+      message: "the harness failed on this session several times; its own log says why",
       retry_status: "exhausted",
     });
     const idle = newEvent(rng, "session.status_idle", { stop_reason: "retries_exhausted" });
-    await withDeadline(clock, BREAK_OFF_MS, "reporting the failure", async () => {
-      // Reading moves the position to the tail, where the report belongs.
-      const unread = lease.getEvents({ after: lease.position().seq })[Symbol.asyncIterator]();
-      while ((await unread.next()).done !== true);
-      const release = { kind: "idle" as const, why: "retries_exhausted" };
-      await lease.emitEvents([error, idle], { release });
-    });
+    const release = { kind: "idle" as const, why: "retries_exhausted" };
+    await lease.emitEvents([error, idle], { release });
   }
 
   /** Waits for the sessions to come to a boundary, then breaks off what has not. */

@@ -48,6 +48,8 @@ export interface RunningWorker {
   registry: Registry;
   /** As SIGTERM does: resolves when the worker is done. */
   stop(): Promise<void>;
+  /** Its leases run out; what it still does is refused. */
+  kill(): Promise<void>;
 }
 
 export interface WorkerWrap {
@@ -55,6 +57,7 @@ export interface WorkerWrap {
   sandboxClient?: (client: SandboxClient) => SandboxClient;
   mcp?: (tokens: SessionTokens) => McpHands;
   options?: Partial<WorkerOptions>;
+  modelTimeouts?: { firstByteMs: number; stallMs: number };
   /** A dead worker is not waited for. */
   isDead?: () => boolean;
 }
@@ -142,7 +145,12 @@ export class HarnessBed {
     const queue = this.store.queue(`worker-${this.#workers}`);
     const worker = createWorker({
       queue: wrap.queue?.(queue) ?? queue,
-      model: new AnthropicModel({ baseUrl: this.modelUrl, clock: systemClock, fetch }),
+      model: new AnthropicModel({
+        baseUrl: this.modelUrl,
+        clock: systemClock,
+        fetch,
+        ...(wrap.modelTimeouts === undefined ? {} : { timeouts: wrap.modelTimeouts }),
+      }),
       tokens: this.#tokens(),
       sandboxClient: (token) => {
         const client = createSandboxClient({ fetch, clock: systemClock, logger, token });
@@ -168,6 +176,7 @@ export class HarnessBed {
     const running: RunningWorker = {
       worker,
       registry,
+      kill: () => queue.close(),
       stop: async () => {
         controller.abort();
         if (wrap.isDead?.() !== true) await done;
@@ -191,13 +200,13 @@ export class HarnessBed {
   async until(
     ref: SessionRef,
     what: string,
-    condition: (events: SessionEvent[]) => boolean,
+    condition: (events: SessionEvent[]) => boolean | Promise<boolean>,
     deadlineMs = 20_000,
   ): Promise<SessionEvent[]> {
     const end = performance.now() + deadlineMs;
     for (;;) {
       const events = await this.events(ref);
-      if (condition(events)) return events;
+      if (await condition(events)) return events;
       if (performance.now() > end) {
         throw new Error(`not seen: ${what}\n${describe(events)}`);
       }

@@ -12,8 +12,9 @@ scenarios:
       - say: I run two commands.
         tools:
           - { name: bash, input: { command: "sleep 0.3; echo one >> effects; echo ONE" } }
-          - { name: bash, input: { command: "true" } }
-      - expect: { contains: [ONE, "(no output)"], results: 2, isError: false }
+          - { name: bash, input: { command: "echo two >> effects" } }
+          - { name: glob, input: { pattern: "*.none" } }
+      - expect: { contains: [ONE, "(no output)"], results: 3, isError: false }
         tools: [{ name: session_events, input: { after: 0 } }]
       - expect: { contains: I run two commands }
         say: Done.
@@ -54,7 +55,7 @@ describe("a turn", () => {
     });
   });
 
-  it("runs parallel tool calls in one sandbox and shows the model the results", async () => {
+  it("runs tool calls side by side, commands in order, and shows the model the results", async () => {
     const running = bed.startWorker();
     const ref = await bed.createSession("go", { model: "scripted:tools" });
 
@@ -66,8 +67,9 @@ describe("a turn", () => {
       "known",
       "known",
       "known",
+      "known",
     ]);
-    expect(bed.file(ref, "effects")).toBe("one\n");
+    expect(bed.file(ref, "effects")).toBe("one\ntwo\n");
     expect(await bed.metric(running, 'drover_tool_calls_total{tool="bash",outcome="known"}')).toBe(
       2,
     );

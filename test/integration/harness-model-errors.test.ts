@@ -1,0 +1,120 @@
+import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
+import { eventsOf, HarnessBed } from "./harness-bed.ts";
+import { expectInvariants } from "./harness-invariants.ts";
+
+const SCRIPT = `
+scenarios:
+  hello:
+    turns:
+      - { say: "A text that is long enough for more than three deltas, because each takes some characters of it and no more." }
+      - { say: Again. }
+`;
+
+let bed: HarnessBed;
+
+beforeEach(async () => {
+  bed = new HarnessBed();
+  await bed.start(SCRIPT);
+});
+
+afterEach(() => bed.stop());
+
+describe("a model request that fails", () => {
+  it.each([
+    { fault: { kind: "status", status: 529 }, type: "overloaded" },
+    { fault: { kind: "status", status: 429, retryAfterSeconds: 1 }, type: "rate_limited" },
+    { fault: { kind: "status", status: 500 }, type: "server_error" },
+    { fault: { kind: "hang_up" }, type: "connection" },
+    { fault: { kind: "malformed" }, type: "malformed" },
+    { fault: { kind: "overloaded_in_stream" }, type: "overloaded" },
+    { fault: { kind: "overloaded_in_stream", afterDeltas: 3 }, type: "overloaded" },
+    { fault: { kind: "cut_stream", afterDeltas: 2 }, type: "connection" },
+    { fault: { kind: "status", status: 401 }, type: "unauthorized" },
+    { fault: { kind: "timeout" }, type: "timeout" },
+    { fault: { kind: "stall_stream", afterDeltas: 1 }, type: "timeout" },
+  ])("by $fault is tried again, counted, and leaves no doubled text", async ({ fault, type }) => {
+    await bed.plan("hello", [{ ...fault, call: 1 }]);
+    const running = bed.startWorker({ modelTimeouts: { firstByteMs: 400, stallMs: 400 } });
+    const ref = await bed.createSession("hi", { model: "scripted:hello" });
+
+    const events = await bed.idle(ref);
+
+    expect(eventsOf(events, "session.status_idle")[0]?.data.stop_reason).toBe("end_turn");
+    expect(eventsOf(events, "model.request_end")).toHaveLength(1);
+    expect(eventsOf(events, "model.request_abandoned").map((event) => event.data.reason)).toEqual([
+      type,
+    ]);
+    expect(eventsOf(events, "session.error").map((event) => event.data.retry_status)).toEqual([
+      "retrying",
+    ]);
+    const series = `drover_model_requests_total{outcome="error",error_type="${type}"}`;
+    expect(await bed.metric(running, series)).toBe(1);
+    expectInvariants(events, await bed.requests());
+  });
+
+  it("shows each attempt's preview under an id of its own", async () => {
+    await bed.plan("hello", [{ kind: "cut_stream", afterDeltas: 3, call: 1 }]);
+    const ref = await bed.createSession("hi", { model: "scripted:hello" });
+    const stop = new AbortController();
+    const texts = new Map<string, string>();
+    const reading = (async () => {
+      const options = { after: null, deltas: true, signal: stop.signal };
+      for await (const item of bed.store.log.tailEvents(ref, options)) {
+        if (item.kind !== "delta") continue;
+        expect(item.off).toBe((texts.get(item.eventId) ?? "").length);
+        texts.set(item.eventId, (texts.get(item.eventId) ?? "") + item.text);
+      }
+    })();
+    bed.startWorker();
+
+    const events = await bed.idle(ref);
+    stop.abort();
+    await reading;
+
+    const end = eventsOf(events, "model.request_end")[0];
+    expect(texts.get(end?.id ?? "")).toBe(String(end?.data.message[0]?.["text"]));
+  });
+
+  it.each([
+    { fault: { kind: "status", status: 400 }, type: "model_request_failed_error", times: 1 },
+    { fault: { kind: "status", status: 402 }, type: "billing_error", times: 1 },
+    { fault: { kind: "malformed" }, type: "model_request_failed_error", times: 3 },
+  ])("for good by $fault ends the turn visibly, and the next message works", async (given) => {
+    await bed.plan("hello", [{ ...given.fault, call: 1, times: given.times }]);
+    bed.startWorker();
+    const ref = await bed.createSession("hi", { model: "scripted:hello" });
+
+    const events = await bed.idle(ref);
+
+    expect(eventsOf(events, "session.error").at(-1)?.data).toMatchObject({
+      type: given.type,
+      retry_status: "exhausted",
+    });
+    expect(eventsOf(events, "session.status_idle")[0]?.data.stop_reason).toBe("retries_exhausted");
+    await bed.say(ref, "and now?");
+    const later = await bed.idle(ref, 2);
+    expect(eventsOf(later, "session.status_idle")[1]?.data.stop_reason).toBe("end_turn");
+    expectInvariants(later, await bed.requests());
+  });
+
+  it("shows a mismatch with the script as the error it is", async () => {
+    bed.startWorker();
+    const ref = await bed.createSession("hi", { model: "scripted:no-such-scenario" });
+
+    const events = await bed.idle(ref);
+
+    expect(eventsOf(events, "session.error")[0]?.data.message).toContain("no-such-scenario");
+  });
+
+  it("while it waits to try again, gives way to an interrupt", async () => {
+    await bed.plan("hello", [{ kind: "status", status: 429, retryAfterSeconds: 30, call: 1 }]);
+    bed.startWorker();
+    const ref = await bed.createSession("hi", { model: "scripted:hello" });
+    await bed.until(ref, "the error", (all) => eventsOf(all, "session.error").length > 0);
+    await bed.send(ref, "user.interrupt", {});
+
+    const events = await bed.idle(ref);
+
+    expect(eventsOf(events, "session.status_idle")[0]?.data.stop_reason).toBe("interrupted");
+  });
+});

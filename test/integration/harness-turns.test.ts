@@ -1,0 +1,282 @@
+import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
+import { eventsOf, HarnessBed, typesOf } from "./harness-bed.ts";
+import { expectInvariants } from "./harness-invariants.ts";
+
+const SCRIPT = `
+scenarios:
+  slow:
+    turns:
+      - { say: "one two three four five six seven eight nine ten ", repeat: 20, tokensPerSecond: 100 }
+      - { expect: { contains: next }, say: After the interrupt. }
+  long-tool:
+    turns:
+      - tools:
+          - { name: bash, input: { command: "echo begun >> effects; sleep 60; echo ended >> effects" } }
+          - { name: bash, input: { command: "sleep 60" } }
+      - { expect: { contains: next, isError: true }, say: Going on. }
+  hello:
+    turns:
+      - { say: Hello to you all. }
+      - { say: Hello again. }
+      - { say: And again. }
+  big:
+    contextWindowTokens: 6000
+    summary: It was about numbers.
+    turns:
+      - tools: [{ name: bash, input: { command: "seq 1 1200" } }]
+      - tools: [{ name: bash, input: { command: "seq 1 1200" } }]
+      - tools: [{ name: bash, input: { command: "seq 1 1200" } }]
+      - tools: [{ name: bash, input: { command: "seq 1 1200" } }]
+      - { expect: { contains: "1200" }, say: Counted. }
+  too-big:
+    contextWindowTokens: 3000
+    turns:
+      - tools: [{ name: bash, input: { command: "seq 1 4000" } }]
+      - { say: Never said. }
+  strange:
+    turns:
+      - { think: Only thinking. }
+      - { say: "", tools: [{ name: bash, input: { command: "true" } }] }
+      - { stopReason: end_turn }
+      - { say: Fine. }
+  unknown-tool:
+    turns:
+      - tools: [{ name: rm_rf, input: {}, unoffered: true }]
+      - { expect: { contains: "There is no tool", isError: true }, say: Then not. }
+  refused:
+    turns: [{ stopReason: refusal }]
+`;
+
+let bed: HarnessBed;
+
+beforeEach(async () => {
+  bed = new HarnessBed();
+  await bed.start(SCRIPT);
+});
+
+afterEach(() => bed.stop());
+
+describe("an interrupt", () => {
+  it("in the middle of an answer keeps the text the user saw and ends the turn", async () => {
+    bed.startWorker();
+    const ref = await bed.createSession("go", { model: "scripted:slow" });
+    const seen = await firstDelta(ref);
+    await bed.send(ref, "user.interrupt", {});
+
+    const events = await bed.idle(ref);
+
+    const end = eventsOf(events, "model.request_end")[0];
+    expect(end?.data).toMatchObject({ stop_reason: "interrupted", partial: true });
+    expect(end?.id).toBe(seen.eventId);
+    expect(String(end?.data.message[0]?.["text"])).toMatch(/^one two/);
+    expect(eventsOf(events, "session.status_idle")[0]?.data.stop_reason).toBe("interrupted");
+    await bed.say(ref, "next");
+    const later = await bed.idle(ref, 2);
+    expectInvariants(later, await bed.requests());
+  });
+
+  it("stops running commands, and the session goes on with the next message", async () => {
+    bed.startWorker();
+    const ref = await bed.createSession("go", { model: "scripted:long-tool" });
+    await bed.until(ref, "the command", () => exists(() => bed.file(ref, "effects")));
+    await bed.send(ref, "user.interrupt", {});
+    await bed.idle(ref);
+    await bed.say(ref, "next");
+
+    const events = await bed.idle(ref, 2);
+
+    expect(eventsOf(events, "tool.result").map((event) => event.data.outcome)).toEqual([
+      "cancelled",
+      "cancelled",
+    ]);
+    expect(bed.file(ref, "effects")).toBe("begun\n");
+    expectInvariants(events, await bed.requests());
+  });
+});
+
+describe("a message", () => {
+  it("that arrives during an answer is seen by the next request of the same turn", async () => {
+    bed.startWorker();
+    const ref = await bed.createSession("go", { model: "scripted:slow" });
+    await firstDelta(ref);
+    await bed.say(ref, "next");
+
+    const events = await bed.idle(ref);
+
+    expect(eventsOf(events, "model.request_end")).toHaveLength(2);
+    expectInvariants(events, await bed.requests());
+  });
+});
+
+describe("control", () => {
+  it("a stop ends the session in the middle of an answer and leaves nothing open", async () => {
+    bed.startWorker();
+    const ref = await bed.createSession("go", { model: "scripted:slow" });
+    await firstDelta(ref);
+    await bed.send(ref, "session.stop_requested", { reason: "stop" });
+
+    const events = await bed.until(ref, "the end", (all) =>
+      typesOf(all).includes("session.terminated"),
+    );
+
+    expectInvariants(events, await bed.requests());
+    expect((await bed.store.log.getSession(ref))?.head).toMatchObject({
+      status: "terminated",
+      why: "stop",
+    });
+  });
+
+  it("a suspended session rests until it is resumed", async () => {
+    bed.startWorker();
+    const ref = await bed.createSession("go", { model: "scripted:slow" });
+    await firstDelta(ref);
+    await bed.send(ref, "session.suspend_requested", {});
+    await bed.say(ref, "next");
+    await bed.until(ref, "the answer", (all) => typesOf(all).includes("model.request_end"));
+    await statusIs(ref, "suspended");
+    await bed.send(ref, "session.resume_requested", {});
+
+    const events = await bed.idle(ref);
+
+    expect(eventsOf(events, "model.request_end")).toHaveLength(2);
+  });
+});
+
+describe("a worker that is told to stop", () => {
+  it("hands a running command over, and another worker takes its result", async () => {
+    const first = bed.startWorker();
+    const ref = await bed.createSession("go", { model: "scripted:long-tool" });
+    await bed.until(ref, "the command", () => exists(() => bed.file(ref, "effects")));
+    const started = performance.now();
+    await first.stop();
+    expect(performance.now() - started).toBeLessThan(4000);
+    expect(first.worker.state).toBe("stopped");
+    bed.startWorker();
+    await bed.until(ref, "the next epoch", async () => {
+      const state = await bed.store.operator.statusOf([ref]);
+      return state[0]?.epoch === 2 && state[0].leased;
+    });
+    await bed.send(ref, "user.interrupt", {});
+    await bed.idle(ref);
+    await bed.say(ref, "next");
+
+    const events = await bed.idle(ref, 2);
+
+    expect(eventsOf(events, "tool.intent")).toHaveLength(2);
+    expect(bed.file(ref, "effects")).toBe("begun\n");
+    expectInvariants(events, await bed.requests());
+  });
+
+  it("breaks an answer off when the grace is over, and another worker asks again", async () => {
+    const first = bed.startWorker({ options: { graceMs: 100 } });
+    const ref = await bed.createSession("go", { model: "scripted:slow" });
+    await firstDelta(ref);
+    await first.stop();
+    bed.startWorker();
+
+    const events = await bed.idle(ref);
+
+    expect(eventsOf(events, "model.request_abandoned")[0]?.data.reason).toBe("handed_over");
+    expectInvariants(events, await bed.requests());
+  });
+});
+
+describe("a context near the window", () => {
+  it("is compacted, the log stays whole, and the work goes on", async () => {
+    bed.startWorker();
+    const ref = await bed.createSession("count", {
+      model: "scripted:big",
+      contextWindowTokens: 6000,
+      maxOutputTokens: 500,
+    });
+
+    const events = await bed.idle(ref);
+
+    expect(eventsOf(events, "session.status_idle")[0]?.data.stop_reason).toBe("end_turn");
+    expect(eventsOf(events, "context.compacted").length).toBeGreaterThan(0);
+    expect(eventsOf(events, "context.compacted")[0]?.data.summary).toContain("numbers");
+    expectInvariants(events, await bed.requests());
+  });
+
+  it("that cannot be made to fit ends the turn with the reason", async () => {
+    bed.startWorker();
+    const ref = await bed.createSession("count", {
+      model: "scripted:too-big",
+      contextWindowTokens: 3000,
+      maxOutputTokens: 500,
+    });
+
+    const events = await bed.idle(ref);
+
+    expect(eventsOf(events, "session.error")[0]?.data).toMatchObject({
+      type: "compaction_limit_reached_error",
+      retry_status: "exhausted",
+    });
+    expect(eventsOf(events, "session.status_idle")[0]?.data.stop_reason).toBe("retries_exhausted");
+  });
+});
+
+describe("strange answers", () => {
+  it("of thinking only, with empty text, and without content keep the session usable", async () => {
+    bed.startWorker();
+    const ref = await bed.createSession("a", { model: "scripted:strange" });
+    await bed.idle(ref);
+    await bed.say(ref, "b");
+    const events = await bed.idle(ref, 2);
+
+    const texts = (await bed.requests()).map((request) => request.outcome);
+    expect(texts).toEqual(texts.map(() => "answered"));
+    expect(eventsOf(events, "tool.result")).toHaveLength(0);
+  });
+
+  it("that name an unknown tool get an error the model can read", async () => {
+    bed.startWorker();
+    const ref = await bed.createSession("go", { model: "scripted:unknown-tool" });
+
+    const events = await bed.idle(ref);
+
+    expect(eventsOf(events, "tool.intent")[0]?.data.permission).toBe("deny");
+    expect(eventsOf(events, "tool.result")[0]?.data.outcome).toBe("denied");
+    expect(eventsOf(events, "session.status_idle")[0]?.data.stop_reason).toBe("end_turn");
+  });
+
+  it("that refuse end the turn as refused", async () => {
+    bed.startWorker();
+    const ref = await bed.createSession("go", { model: "scripted:refused" });
+
+    const events = await bed.idle(ref);
+
+    expect(eventsOf(events, "session.status_idle")[0]?.data.stop_reason).toBe("refusal");
+  });
+});
+
+async function firstDelta(ref: { tenant: string; id: string }): Promise<{ eventId: string }> {
+  const enough = new AbortController();
+  try {
+    const tail = bed.store.log.tailEvents(ref, {
+      after: null,
+      deltas: true,
+      signal: enough.signal,
+    });
+    for await (const item of tail) if (item.kind === "delta") return { eventId: item.eventId };
+  } finally {
+    enough.abort();
+  }
+  throw new Error("no delta");
+}
+
+async function statusIs(ref: { tenant: string; id: string }, status: string): Promise<void> {
+  await bed.until(
+    ref,
+    status,
+    async () => (await bed.store.log.getSession(ref))?.head.status === status,
+  );
+}
+
+function exists(read: () => string): boolean {
+  try {
+    return read() !== "";
+  } catch {
+    return false;
+  }
+}
