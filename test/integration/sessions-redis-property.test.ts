@@ -72,7 +72,16 @@ const op = fc.oneof(
       s: pick,
       token: pick,
       n: fc.constantFrom(0, 0, 0, 0, 1, -1),
-      prev: fc.constantFrom("tail", "tail", "tail", "older", "start", "wrong", "beyond"),
+      prev: fc.constantFrom(
+        "tail",
+        "tail",
+        "tail",
+        "older",
+        "older-wrong",
+        "start",
+        "wrong",
+        "beyond",
+      ),
       again: fc.boolean(),
       onlyIfTail: fc.boolean(),
       release: fc.constantFrom(...RELEASES),
@@ -81,6 +90,13 @@ const op = fc.oneof(
   },
   { weight: 5, arbitrary: fc.record({ op: fc.constant("claim" as const) }) },
   { weight: 3, arbitrary: fc.record({ op: fc.constant("expire" as const) }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      op: fc.constant("deaths" as const),
+      times: fc.integer({ min: 2, max: 6 }),
+    }),
+  },
   { weight: 2, arbitrary: fc.record({ op: fc.constant("renew" as const), s: pick, token: pick }) },
   {
     weight: 3,
@@ -98,7 +114,7 @@ const op = fc.oneof(
       op: fc.constant("barrier" as const),
       s: pick,
       token: pick,
-      prev: fc.constantFrom("tail", "older", "wrong", "beyond"),
+      prev: fc.constantFrom("tail", "older", "older-wrong", "wrong", "beyond"),
     }),
   },
   { weight: 2, arbitrary: fc.record({ op: fc.constant("wake" as const), s: pick }) },
@@ -156,6 +172,8 @@ class Pair {
   readonly #same: (left: unknown, right: unknown) => void;
   readonly #refs: SessionRef[] = [newRef(), newRef("team-b"), newRef()];
   readonly #tokens: string[] = ["", "1.unknown"];
+  /** The last token of each session. */
+  readonly #holders = new Map<string, string>();
   readonly #ordinals = new Map<string, number>();
   readonly #sent = new Map<string, NewEvent[]>();
   #nonces = 0;
@@ -171,7 +189,7 @@ class Pair {
   }
 
   async #both<T>(what: (backend: LogBackend) => Promise<T>): Promise<T> {
-    const [left, right] = [await what(this.#memory), await what(redis)];
+    const [left, right] = await Promise.all([what(this.#memory), what(redis)]);
     this.#same(left, right);
     return left;
   }
@@ -203,8 +221,15 @@ class Pair {
         return await this.#claim();
       case "expire":
         return await this.#expire();
+      case "deaths":
+        for (let i = 0; i < each.times; i += 1) {
+          await this.#expire();
+          await this.#claim();
+        }
+        return;
       case "renew": {
-        const lease = { ref: this.#ref(each.s), token: this.#token(each.token) };
+        const ref = this.#ref(each.s);
+        const lease = { ref, token: this.#token(ref, each.token) };
         await this.#both((backend) => backend.renew([lease], TTL_MS));
         return;
       }
@@ -213,14 +238,14 @@ class Pair {
         const tail = (await this.#memory.head(ref))?.pos.seq ?? 0;
         const seen = each.seen % 3 === 0 ? Math.max(0, tail - 1) : tail;
         const release = each.release ?? { kind: "requeue" };
-        const token = this.#token(each.token);
+        const token = this.#token(ref, each.token);
         await this.#both((backend) => backend.release(ref, { token, seen, release }));
         return;
       }
       case "barrier": {
         const ref = this.#ref(each.s);
         const prev = await this.#position(ref, each.prev);
-        const token = this.#token(each.token);
+        const token = this.#token(ref, each.token);
         await this.#both((backend) => backend.barrier(ref, { token, prev }));
         return;
       }
@@ -250,7 +275,7 @@ class Pair {
 
   async #leased(each: Extract<Op, { op: "leased" }>): Promise<void> {
     const ref = this.#ref(each.s);
-    const token = this.#token(each.token);
+    const token = this.#token(ref, each.token);
     const last = this.#ordinals.get(token) ?? 0;
     const earlier = this.#sent.get(token);
     const isRepeat = each.again && earlier !== undefined;
@@ -284,7 +309,10 @@ class Pair {
         a.ref.id < b.ref.id ? -1 : 1;
       return { leases: leases.toSorted(byId), quarantined: quarantined.toSorted(byId) };
     });
-    this.#tokens.push(...batch.leases.map(({ token }) => token));
+    for (const { ref, token } of batch.leases) {
+      this.#tokens.push(token);
+      this.#holders.set(ref.id, token);
+    }
   }
 
   async #expire(): Promise<void> {
@@ -296,30 +324,15 @@ class Pair {
   }
 
   async #compareViews(): Promise<void> {
-    await this.#both((backend) =>
-      backend
-        .openRequests()
-        .then((all) => all.toSorted((a, b) => (a.requestId < b.requestId ? -1 : 1))),
-    );
-    await this.#both(async (backend) =>
-      (await backend.openChanges())
+    await this.#both(async (backend) => ({
+      requests: (await backend.openRequests()).toSorted((a, b) =>
+        a.requestId < b.requestId ? -1 : 1,
+      ),
+      changes: (await backend.openChanges())
         .map((change) => ({ ...change, ts: 0 }))
         .toSorted((a, b) => (a.ref.id < b.ref.id ? -1 : 1)),
-    );
-    for (const ref of this.#refs) {
-      await this.#both((backend) => backend.head(ref));
-      await this.#both(async (backend) => {
-        const [state] = await backend.statesOf([ref]);
-        return state === null || state === undefined ? null : { ...state, lts: 0 };
-      });
-      await this.#both((backend) => backend.readLease(ref.tenant, ref.id));
-      await this.#both(async (backend) =>
-        (await backend.read(ref, { limit: 1000, reverse: false }))?.map((stored) => ({
-          ...stored,
-          ts: 0,
-        })),
-      );
-    }
+      sessions: await Promise.all(this.#refs.map((ref) => viewOf(backend, ref))),
+    }));
   }
 
   async #position(ref: SessionRef, which: string): Promise<Position> {
@@ -329,6 +342,8 @@ class Pair {
     switch (which) {
       case "start":
         return { seq: 0, id: "" };
+      case "older-wrong":
+        return { seq: Math.max(0, seq - 1), id: seq <= 1 ? "" : "sevt_wrong" };
       case "wrong":
         return { seq, id: seq === 0 ? "" : "sevt_wrong" };
       case "beyond":
@@ -342,10 +357,10 @@ class Pair {
     return this.#refs[n % this.#refs.length] ?? newRef();
   }
 
-  /** Mostly recent tokens: older ones have lost their lease. */
-  #token(n: number): string {
-    const from = n % 4 === 0 ? this.#tokens : this.#tokens.slice(-3);
-    return from[n % from.length] ?? "";
+  /** Mostly the token that holds or held the session last, sometimes another. */
+  #token(ref: SessionRef, n: number): string {
+    const last = this.#holders.get(ref.id);
+    return last !== undefined && n % 8 > 0 ? last : (this.#tokens[n % this.#tokens.length] ?? "");
   }
 }
 
@@ -359,4 +374,20 @@ function eventOf(type: string): NewEvent {
     default:
       return event(type, { text: "ä" });
   }
+}
+
+/** All that can be read of a session, times aside. */
+async function viewOf(backend: LogBackend, ref: SessionRef) {
+  const [head, [state], lease, events] = await Promise.all([
+    backend.head(ref),
+    backend.statesOf([ref]),
+    backend.readLease(ref.tenant, ref.id),
+    backend.read(ref, { limit: 1000, reverse: false }),
+  ]);
+  return {
+    head,
+    state: state === null || state === undefined ? null : { ...state, lts: 0 },
+    lease,
+    events: events?.map((stored) => ({ ...stored, ts: 0 })),
+  };
 }

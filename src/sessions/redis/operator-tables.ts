@@ -66,9 +66,11 @@ export class OperatorTables {
       this.#partitions.map(({ hands }) => this.#connection.hgetall(hands)),
     );
     return tables.flatMap((table) =>
-      Object.entries(table).map(([requestId, json]) => {
-        const { member, ...request } = openRequest.parse(JSON.parse(json));
-        return { ref: refOfMember(member), requestId, ...request };
+      Object.entries(table).flatMap(([requestId, json]) => {
+        const { data } = openRequest.safeParse(parseJson(json));
+        if (data === undefined) return [];
+        const { member, ...request } = data;
+        return [{ ref: refOfMember(member), requestId, ...request }];
       }),
     );
   }
@@ -82,9 +84,11 @@ export class OperatorTables {
       this.#partitions.map(({ state }) => this.#connection.hgetall(state)),
     );
     return tables.flatMap((table) =>
-      Object.entries(table).map(([member, json]) => {
-        const { state: status, reason: why, seq, ts } = openChange.parse(JSON.parse(json));
-        return { ref: refOfMember(member), status, why, seq, ts };
+      Object.entries(table).flatMap(([member, json]) => {
+        const { data } = openChange.safeParse(parseJson(json));
+        if (data === undefined) return [];
+        const { state: status, reason: why, seq, ts } = data;
+        return [{ ref: refOfMember(member), status, why, seq, ts }];
       }),
     );
   }
@@ -120,6 +124,15 @@ export class OperatorTables {
 
   async unbindSandbox(sandboxId: string): Promise<void> {
     await this.#connection.del(bindingKey(sandboxId));
+  }
+}
+
+/** Any harness of a pool can write these tables, so one bad record must not hide the others. */
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
   }
 }
 

@@ -153,7 +153,7 @@ export class BackedQueue implements WakeQueue {
       const seq = seqs[i] ?? null;
       if (seq !== null) lease.noticeTail(seq);
       else if (this.#held.get(memberOf(lease.ref)) === lease && !lease.ending) {
-        lease.lose("another worker has claimed the session");
+        lease.lose("another worker has claimed the session, or it has been deleted");
       }
     }
   }
