@@ -1,7 +1,7 @@
 import { readdir, readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { EventRecorder } from "../../src/kube/event-recorder.ts";
-import { LiveClient } from "../../src/kube/live-client.ts";
+import { type KubeConfigSource, LiveClient } from "../../src/kube/live-client.ts";
 import { Manager } from "../../src/kube/manager.ts";
 import { createKubeMetrics } from "../../src/kube/metrics.ts";
 import { type Caches, createCaches } from "../../src/operator/caches.ts";
@@ -15,6 +15,7 @@ import {
   pods,
 } from "../../src/operator/kinds.ts";
 import { createOperatorMetrics } from "../../src/operator/metrics.ts";
+import { OPERATOR_CLUSTER_RULES, operatorNamespaceRules } from "../../src/operator/rbac.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { silentLogger } from "../../src/runtime/logger.ts";
 import { Registry } from "../../src/runtime/metrics.ts";
@@ -26,9 +27,11 @@ import type { ApiServer } from "../cluster/api-server.ts";
 /** The operator's controllers on a real API server with a memory store; the test plays kubelet and harness. */
 export class OperatorRig {
   readonly api: ApiServer;
+  /** An administrator's. */
   readonly client: LiveClient;
+  /** The operator's: its service account, with the rights of `rbac.ts` and no others. */
+  #operatorClient: LiveClient;
   readonly store: SessionStore;
-  readonly registry = new Registry();
   caches: Caches;
   #stop = new AbortController();
   #running: Promise<void> = Promise.resolve();
@@ -38,14 +41,8 @@ export class OperatorRig {
 
   constructor(api: ApiServer) {
     this.api = api;
-    const metrics = createKubeMetrics(new Registry());
-    this.client = new LiveClient({
-      clock: systemClock,
-      rng: systemRng,
-      config: { from: "file", path: api.kubeconfigPath },
-      userAgent: "drover-operator/test",
-      metrics: metrics.restClient,
-    });
+    this.client = this.#connect({ from: "file", path: api.kubeconfigPath });
+    this.#operatorClient = this.client;
     this.store = createMemorySessionStore({
       clock: systemClock,
       rng: systemRng,
@@ -57,7 +54,12 @@ export class OperatorRig {
   }
 
   #caches(): Caches {
-    const deps = { client: this.client, clock: systemClock, rng: systemRng, logger: silentLogger };
+    const deps = {
+      client: this.#operatorClient,
+      clock: systemClock,
+      rng: systemRng,
+      logger: silentLogger,
+    };
     return createCaches(deps, "drover");
   }
 
@@ -73,13 +75,40 @@ export class OperatorRig {
     for (const name of ["drover", "team-a", "team-b"]) {
       await this.apply({ apiVersion: "v1", kind: "Namespace", metadata: { name } });
     }
+    await this.apply(...grants());
     await this.apply(aPool());
+    const token = await this.kubectlOk(["-n", "drover", "create", "token", OPERATOR]);
+    this.#operatorClient = this.#connect({ from: "text", text: await this.#kubeconfig(token) });
+  }
+
+  #connect(config: KubeConfigSource): LiveClient {
+    return new LiveClient({
+      clock: systemClock,
+      rng: systemRng,
+      config,
+      userAgent: "drover-operator/test",
+      metrics: createKubeMetrics(new Registry()).restClient,
+    });
+  }
+
+  async #kubeconfig(token: string): Promise<string> {
+    const ca = (await readFile(this.api.caPath)).toString("base64");
+    return JSON.stringify({
+      apiVersion: "v1",
+      kind: "Config",
+      clusters: [
+        { name: "test", cluster: { server: this.api.url, "certificate-authority-data": ca } },
+      ],
+      users: [{ name: "operator", user: { token: token.trim() } }],
+      contexts: [{ name: "test", context: { cluster: "test", user: "operator" } }],
+      "current-context": "test",
+    });
   }
 
   /** One operator process' worth of controllers. */
   start(): void {
     const common = {
-      client: this.client,
+      client: this.#operatorClient,
       clock: systemClock,
       rng: systemRng,
       logger: silentLogger,
@@ -145,6 +174,7 @@ export class OperatorRig {
     await this.#harnessDone;
     await this.store.close();
     this.client.close();
+    this.#operatorClient.close();
   }
 
   async kubectlOk(args: readonly string[], stdin?: string): Promise<string> {
@@ -219,6 +249,45 @@ export class OperatorRig {
   async podReady(pod: Pod, ip = "10.1.2.3"): Promise<void> {
     await this.podStatus(pod, readyStatus(ip));
   }
+}
+
+const OPERATOR = "drover-operator";
+
+/** The operator's account and rights, as the chart gives them. */
+function grants(): unknown[] {
+  const group = "rbac.authorization.k8s.io";
+  const rbac = `${group}/v1`;
+  const subjects = [{ kind: "ServiceAccount", name: OPERATOR, namespace: "drover" }];
+  const metadata = { name: OPERATOR, namespace: "drover" };
+  return [
+    { apiVersion: "v1", kind: "ServiceAccount", metadata },
+    {
+      apiVersion: rbac,
+      kind: "ClusterRole",
+      metadata: { name: OPERATOR },
+      rules: OPERATOR_CLUSTER_RULES,
+    },
+    {
+      apiVersion: rbac,
+      kind: "ClusterRoleBinding",
+      metadata: { name: OPERATOR },
+      roleRef: { apiGroup: group, kind: "ClusterRole", name: OPERATOR },
+      subjects,
+    },
+    {
+      apiVersion: rbac,
+      kind: "Role",
+      metadata,
+      rules: operatorNamespaceRules("drover-issuer-key"),
+    },
+    {
+      apiVersion: rbac,
+      kind: "RoleBinding",
+      metadata,
+      roleRef: { apiGroup: group, kind: "Role", name: OPERATOR },
+      subjects,
+    },
+  ];
 }
 
 export function readyStatus(ip: string): Record<string, unknown> {

@@ -20,7 +20,11 @@ let api: ApiServer;
 let rig: OperatorRig;
 
 beforeAll(async () => {
-  api = await startApiServer({ audit: true });
+  api = await startApiServer({
+    audit: true,
+    // Owning an object with blockOwnerDeletion then needs a right of its own.
+    args: ["--enable-admission-plugins=OwnerReferencesPermissionEnforcement"],
+  });
   rig = new OperatorRig(api);
   await rig.install();
   rig.start();
