@@ -54,9 +54,15 @@ export function planConditions(observed: Observed): Wanted[] {
     return readyNow("Available", wanted === 0 ? "scaled to zero: sessions wait" : "");
   }
   const trouble = troubleOf(pods) ?? refusalOf(deployment);
-  if (trouble !== undefined) return notWithoutHelp(trouble.reason, trouble.message);
+  if (trouble !== undefined) {
+    const report = HELPS_ITSELF.has(trouble.reason) ? inProgress : notWithoutHelp;
+    return report(trouble.reason, trouble.message);
+  }
   return inProgress("Progressing", `${ready} of ${wanted} harness pods are ready`);
 }
+
+/** A node may come; a worker ends again and again while Redis is down, and not when it is back. */
+const HELPS_ITSELF: ReadonlySet<ConditionReason> = new Set(["Unschedulable", "CrashLoop"]);
 
 interface PoolTrouble {
   reason: ConditionReason;

@@ -170,13 +170,11 @@ function harnessContainer(
       { name: "DROVER_POOL_CODE", value: pool.code },
       { name: "DROVER_POOL_PARTITIONS", value: String(spec.partitions) },
       { name: "DROVER_CONCURRENCY", value: String(spec.concurrency) },
-      { name: "DROVER_REDIS_URL", value: redis.url },
-      ...optional("DROVER_REDIS_USERNAME", redis.username),
-      ...optional("DROVER_REDIS_PASSWORD_FILE", redis.secret && `${REDIS_DIR}/password`),
+      ...redisEnv(install),
       { name: "DROVER_REDIS_COMMIT", value: redis.commit },
       { name: "DROVER_LEASE_TTL_MS", value: String(lease.ttlMs) },
       { name: "DROVER_LEASE_RENEW_MS", value: String(lease.renewMs) },
-      { name: "DROVER_SIDECAR_URL", value: `http://127.0.0.1:${PORTS.proxy}` },
+      { name: "DROVER_PROXY_URL", value: `http://127.0.0.1:${PORTS.proxy}` },
       { name: "DROVER_HEALTH_PORT", value: String(PORTS.health) },
       { name: "DROVER_LOG_LEVEL", value: install.logLevel },
     ],
@@ -189,10 +187,7 @@ function harnessContainer(
       limits: { memory: spec.resources.memory },
     },
     securityContext: restricted(HARNESS_UID),
-    volumeMounts: [
-      { name: "tmp", mountPath: "/tmp" },
-      ...(redis.secret === undefined ? [] : [secretMount("redis", REDIS_DIR)]),
-    ],
+    volumeMounts: [{ name: "tmp", mountPath: "/tmp" }, ...redisMounts(install)],
   };
 }
 
@@ -210,6 +205,7 @@ function proxyContainer(spec: HarnessPoolSpec, install: InstallSettings): V1Cont
     args: ["proxy"],
     env: [
       { name: "DROVER_POD_UID", valueFrom: { fieldRef: field("metadata.uid") } },
+      ...redisEnv(install),
       { name: "DROVER_MODEL_BASE_URL", value: baseUrl },
       ...optional("DROVER_MODEL_API_KEY_FILE", apiKeySecret && `${MODEL_DIR}/api-key`),
       { name: "DROVER_ISSUER_URL", value: install.issuer.url },
@@ -234,9 +230,23 @@ function proxyContainer(spec: HarnessPoolSpec, install: InstallSettings): V1Cont
       { name: "proxy-tmp", mountPath: "/tmp" },
       secretMount("issuer-token", ISSUER_DIR),
       secretMount("api-token", API_DIR),
+      ...redisMounts(install),
       ...(apiKeySecret === undefined ? [] : [secretMount("model-key", MODEL_DIR)]),
     ],
   };
+}
+
+/** Harness and proxy both use Redis: the one appends, the other reads leases and snapshots. */
+function redisEnv({ redis }: InstallSettings): V1EnvVar[] {
+  return [
+    { name: "DROVER_REDIS_URL", value: redis.url },
+    ...optional("DROVER_REDIS_USERNAME", redis.username),
+    ...optional("DROVER_REDIS_PASSWORD_FILE", redis.secret && `${REDIS_DIR}/password`),
+  ];
+}
+
+function redisMounts({ redis }: InstallSettings): V1VolumeMount[] {
+  return redis.secret === undefined ? [] : [secretMount("redis", REDIS_DIR)];
 }
 
 function volumes(spec: HarnessPoolSpec, { redis }: InstallSettings): V1Volume[] {

@@ -77,10 +77,12 @@ export class SandboxController implements Controller {
     const sandbox = sandboxOf(key);
     const { requests, memory } = this.#deps;
     const { provision, release } = requests.open(key);
-    const pod = memory.podOf(key);
+    const found = memory.podOf(key);
     const vanished = memory.vanishedOf(key);
-    if (!provision && !release && pod === undefined && vanished === undefined) return settled;
+    if (!provision && !release && found === undefined && vanished === undefined) return settled;
     const snapshot = await this.#deps.log.snapshotOf(sandbox.ref);
+    // Labels can be copied: a stranger's pod is neither used nor deleted.
+    const pod = found !== undefined && isStranger(found, snapshot) ? undefined : found;
     const observed: Observed = {
       now: this.#deps.clock.now(),
       provision: provision && {
@@ -242,6 +244,12 @@ export class SandboxController implements Controller {
     const found = await unlessNotFound(this.#deps.client.get(agentSessions, ref, { signal }));
     return found?.metadata.uid === object.uid && !isBeingDeleted(found);
   }
+}
+
+/** Not owned by the session it says it belongs to; for a session that is gone nobody can tell. */
+function isStranger(pod: Pod, snapshot: SessionSnapshot | null): boolean {
+  const object = snapshot?.object;
+  return object !== undefined && controllerOf(pod)?.uid !== object.uid;
 }
 
 interface Pass {
