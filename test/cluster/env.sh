@@ -15,8 +15,10 @@ WELL_KNOWN_KUBECONFIG=$STATE/kubeconfig
 PAUSE_IMAGE=drover.test/pause:1
 REDIS_IMAGE=${DROVER_REDIS_IMAGE:-drover.test/redis:7}
 NODE_IMAGE=docker.io/library/node:24-bookworm-slim
-DROVER_IMAGE=docker.io/library/drover:dev
-SANDBOX_IMAGE=docker.io/library/drover-sandbox:dev
+# Tagged as the manifests in deploy/examples name them: with the version of package.json.
+VERSION=$(sed -n 's/^  "version": "\(.*\)",$/\1/p' "$REPO_DIR/package.json")
+DROVER_IMAGE=docker.io/library/drover:$VERSION
+SANDBOX_IMAGE=docker.io/library/drover-sandbox:$VERSION
 
 # The node. Everything runs in one network namespace behind one veth pair.
 : "${DROVER_CLUSTER_CNI:=bridge}"  # bridge: no NetworkPolicy | cilium: NetworkPolicy enforced

@@ -3,7 +3,7 @@
 #
 #   images.sh               everything below
 #   images.sh base          pause, redis, and the stand-in for node:24-bookworm-slim
-#   images.sh ours          drover:dev and drover-sandbox:dev, from the repository's Dockerfiles, unchanged
+#   images.sh ours          drover:VERSION and drover-sandbox:VERSION, from the repository's Dockerfiles, unchanged
 #   images.sh --archives    prints the archives that were built last, builds nothing
 #
 # Promises: an archive is named by a hash over its inputs and built only when it is missing; it appears

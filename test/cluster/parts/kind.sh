@@ -17,8 +17,8 @@ kind_load() {
     file=$REPO_DIR/Dockerfile
     [[ $name == drover ]] || file=$REPO_DIR/Dockerfile.sandbox
     [[ -e $file ]] || continue
-    docker build -q -t "$name:dev" -f "$file" "$REPO_DIR"
-    kind load docker-image --name "$KIND_CLUSTER" "$name:dev"
+    docker build -q -t "$name:$VERSION" -f "$file" "$REPO_DIR"
+    kind load docker-image --name "$KIND_CLUSTER" "$name:$VERSION"
   done
 }
 

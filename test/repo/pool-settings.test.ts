@@ -1,0 +1,69 @@
+import { expect, it } from "@jest/globals";
+import { harnessPoolSpec } from "../../src/api/harness-pool.ts";
+import { harnessConfig } from "../../src/harness/config.ts";
+import { buildDeployment } from "../../src/operator/harness-pool/resources.ts";
+import { proxyConfig } from "../../src/proxy/config.ts";
+import { type ConfigSchema, configMeta, loadConfig } from "../../src/runtime/config.ts";
+
+/** What the operator sets in harness pods is what their processes read: the two cannot drift apart. */
+const deployment = buildDeployment(
+  { name: "default", code: "ab12" },
+  harnessPoolSpec.parse({ model: { baseUrl: "http://model:8080", apiKeySecret: { name: "key" } } }),
+  {
+    namespace: "drover",
+    image: "drover:1",
+    imagePullPolicy: "IfNotPresent",
+    imagePullSecrets: [],
+    logLevel: "info",
+    redis: {
+      url: "redis://redis:6379",
+      username: "harness",
+      secret: { name: "redis", key: "password" },
+      commit: "fsync",
+    },
+    lease: { ttlMs: 800, renewMs: 200 },
+    issuer: { url: "https://issuer:7443", certificate: "-----BEGIN CERTIFICATE-----" },
+  },
+);
+const pod = deployment.spec.template.spec;
+
+it.each([
+  { process: "harness", schema: harnessConfig, container: pod.containers[0] },
+  { process: "proxy", schema: proxyConfig, container: pod.initContainers?.[0] },
+])("the $process starts with the settings of its container", ({ schema, container }) => {
+  const env = Object.fromEntries(
+    (container?.env ?? []).map(({ name, value }) => [name, value ?? "from-the-pod"]),
+  );
+  // The file is in the pod, not here.
+  const { DROVER_REDIS_PASSWORD_FILE: password, ...rest } = env;
+
+  expect(password).toMatch(/^\/var\/run\/secrets\/drover\/redis\//);
+  expect(() => loadConfig(schema as ConfigSchema, rest)).not.toThrow();
+});
+
+it.each([
+  { process: "harness", schema: harnessConfig, container: pod.containers[0] },
+  { process: "proxy", schema: proxyConfig, container: pod.initContainers?.[0] },
+])("the $process knows every variable that is set for it", ({ schema, container }) => {
+  const known = new Set(
+    Object.entries((schema as ConfigSchema).shape).map(
+      ([name, field]) => configMeta(name, field).env,
+    ),
+  );
+
+  const unknown = (container?.env ?? [])
+    .map(({ name }) => name.replace(/_FILE$/, ""))
+    .filter((name) => !known.has(name) && !known.has(`${name}_FILE`));
+
+  expect(unknown).toEqual([]);
+});
+
+it("only the proxy mounts tokens and the model key", () => {
+  const mounts = (container: (typeof pod.containers)[0] | undefined) =>
+    (container?.volumeMounts ?? []).map(({ name }) => name);
+
+  expect(mounts(pod.containers[0])).toEqual(["tmp", "redis"]);
+  expect(mounts(pod.initContainers?.[0])).toEqual(
+    expect.arrayContaining(["issuer-token", "api-token", "model-key"]),
+  );
+});
