@@ -17,6 +17,7 @@ import {
   NAMESPACE,
   parseManifests,
   podTemplates,
+  RELEASE,
   type Rendered,
   render,
   renderText,
@@ -149,6 +150,44 @@ it("the values of the end-to-end tests render", async () => {
     data: Record<string, string>;
   };
   expect(Object.keys(data)).toEqual(["e2e.yaml", "minimal.yaml", "npm-package.yaml"]);
+});
+
+it("the size of the default pool can be left to an autoscaler, and can be zero", async () => {
+  const replicas = async (value: string) => {
+    const objects = await render([...evaluation, "--set", `defaultPool.replicas=${value}`]);
+    return find(objects, "HarnessPool", "default")["spec"];
+  };
+
+  expect(await replicas("null")).not.toHaveProperty("replicas");
+  expect(await replicas("0")).toHaveProperty("replicas", 0);
+});
+
+describe("what a person reads after the installation", () => {
+  const notes = async (...values: string[]) =>
+    (await helm(["install", RELEASE, CHART, "-n", NAMESPACE, "--dry-run=client", ...values])).stdout
+      .split("NOTES:\n")
+      .at(-1);
+
+  it("names the next command and the removal, in the namespace it was installed in", async () => {
+    const text = await notes(...evaluation);
+
+    expect(text).toContain(`kubectl apply -n ${NAMESPACE} -f deploy/examples/minimal.yaml`);
+    expect(text).toContain(`helm uninstall ${RELEASE} -n ${NAMESPACE}`);
+    expect(text).toContain("kubectl delete crd -l app.kubernetes.io/part-of=drover");
+  });
+
+  it("warns of what is for evaluation only", async () => {
+    expect(await notes("-f", `${CHART}/values-eval.yaml`)).toContain("and without a password");
+    expect(await notes(...evaluation)).toContain("WARNING: valkey.enabled");
+    expect(await notes(...production)).not.toContain("WARNING");
+  });
+
+  it("says how to give the model its key while there is none", async () => {
+    const bare = ["-f", `${CHART}/ci/minimal-values.yaml`];
+
+    expect(await notes(...bare)).toContain("--set model.existingSecret=model-key");
+    expect(await notes(...production)).not.toContain("No model key");
+  });
 });
 
 describe("images", () => {
