@@ -56,7 +56,12 @@ export class SandboxHands {
     );
   }
 
-  async call(call: ToolCall, cancel: AbortSignal): Promise<HandAnswer> {
+  /** `cancel`: end the call. `leave`: end the waiting; the call goes on. */
+  async call(
+    call: ToolCall,
+    until: { cancel: AbortSignal; leave: AbortSignal },
+  ): Promise<HandAnswer> {
+    const { cancel } = until;
     const hand = call.intent.hand ?? SANDBOX_HAND;
     let refusals = 0;
     for (;;) {
@@ -75,15 +80,15 @@ export class SandboxHands {
         return untouched ? texts.neverStarted : texts.environmentLost;
       }
       if (place.kind === "live") {
-        const answer = await this.#execute(call, place.record, cancel, refusals);
+        const answer = await this.#execute(call, place.record, until, refusals);
         if (answer !== "again") return answer;
         refusals += 1;
         continue;
       }
       if (cancel.aborted) return texts.interrupted;
-      if (signals.leave.aborted) return "left";
+      if (until.leave.aborted) return "left";
       if (place.kind === "none") await this.#request(hand, place.nextGeneration);
-      else await this.#awaitStart(place.record, cancel);
+      else await this.#awaitStart(place.record, until);
     }
   }
 
@@ -117,13 +122,18 @@ export class SandboxHands {
     await running;
   }
 
-  async #awaitStart(record: SandboxRecord, cancel: AbortSignal): Promise<void> {
+  async #awaitStart(
+    record: SandboxRecord,
+    until: { cancel: AbortSignal; leave: AbortSignal },
+  ): Promise<void> {
     const { clock, journal, snapshot, signals } = this.#deps;
     const allowed = (snapshot.template?.startDeadlineSeconds ?? 0) * 1000 + START_SLACK_MS;
     const late = new AbortController();
     const stopTimer = clock.timer(record.requestedAt + allowed - clock.now(), () => late.abort());
     try {
-      await journal.changed(AbortSignal.any([cancel, signals.leave, signals.dead, late.signal]));
+      await journal.changed(
+        AbortSignal.any([until.cancel, until.leave, signals.dead, late.signal]),
+      );
       if (late.signal.aborted && record.provisioned === undefined && record.ended === undefined) {
         await this.#release(record, "StartDeadlineExceeded");
       } else if (record.provisioned !== undefined) {
@@ -145,7 +155,7 @@ export class SandboxHands {
   async #execute(
     call: ToolCall,
     record: Live,
-    cancel: AbortSignal,
+    { cancel, leave }: { cancel: AbortSignal; leave: AbortSignal },
     refusals: number,
   ): Promise<HandAnswer | "again"> {
     const { clock, signals } = this.#deps;
@@ -155,7 +165,7 @@ export class SandboxHands {
     const late = new AbortController();
     const stopTimer = clock.timer(deadlineOf(call), () => late.abort());
     const lost = this.#watch(call, record);
-    const stop = AbortSignal.any([cancel, signals.leave, signals.dead, lost.signal, late.signal]);
+    const stop = AbortSignal.any([cancel, leave, signals.dead, lost.signal, late.signal]);
     try {
       const { id, name, input, inputHash: hash } = call.intent;
       const request = {
@@ -181,7 +191,7 @@ export class SandboxHands {
       if (lost.signal.aborted) return "again";
       if (cancel.aborted) return await this.#cancel(call, address, texts.interrupted);
       if (late.signal.aborted) return await this.#cancel(call, address, texts.outcomeUnknown);
-      if (signals.leave.aborted) return "left";
+      if (leave.aborted) return "left";
       return await this.#afterFailure(error, call, record, refusals, stop);
     } finally {
       stopTimer();

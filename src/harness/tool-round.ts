@@ -17,20 +17,26 @@ export interface ToolRoundDeps extends RunContext {
 /**
  * Works on every pending call that somebody here can move, all at once, until none is left. Each
  * result is appended as it arrives. Ends early, with calls still running in their sandboxes, when
- * the session is to be handed over.
+ * the session is to be handed over or suspended.
  */
 export class ToolRound {
   readonly #deps: ToolRoundDeps;
   readonly #inFlight = new Map<string, Promise<void>>();
   readonly #left = new Set<string>();
   readonly #stop = new AbortController();
+  readonly #suspended = new AbortController();
+  readonly #leave: AbortSignal;
 
   constructor(deps: ToolRoundDeps) {
     this.#deps = deps;
+    this.#leave = AbortSignal.any([deps.signals.leave, this.#suspended.signal]);
   }
 
   async run(): Promise<void> {
     const { journal, signals } = this.#deps;
+    const stopWatching = journal.onChange(() => {
+      if (journal.state.suspended) this.#suspended.abort();
+    });
     try {
       await this.#proveCommitted();
       for (;;) {
@@ -42,6 +48,7 @@ export class ToolRound {
         await Promise.race([...this.#inFlight.values(), journal.changed(signals.dead)]);
       }
     } finally {
+      stopWatching();
       this.#stop.abort();
       await Promise.allSettled(this.#inFlight.values());
     }
@@ -62,7 +69,10 @@ export class ToolRound {
       const duty = dutyOf(state, call);
       const busy = duty === "run" && isShell(call) && shells.has(call.intent.hand ?? "");
       if (duty === "run" && isShell(call)) shells.add(call.intent.hand ?? "");
-      if (busy || duty === "wait" || this.#inFlight.has(id) || this.#left.has(id)) return [];
+      // A call that a dead worker may have begun is settled even on the way out.
+      const held = this.#leave.aborted && duty === "run" && !this.#deps.orphans.has(id);
+      if (busy || held || duty === "wait" || this.#inFlight.has(id) || this.#left.has(id))
+        return [];
       return [[call, duty]];
     });
   }
@@ -100,10 +110,10 @@ export class ToolRound {
   async #inSandbox(call: ToolCall): Promise<HandAnswer> {
     const cancel = this.#cancelSignal(call);
     try {
-      return await this.#deps.sandbox.call(
-        call,
-        AbortSignal.any([cancel.signal, this.#stop.signal]),
-      );
+      return await this.#deps.sandbox.call(call, {
+        cancel: cancel.signal,
+        leave: AbortSignal.any([this.#leave, this.#stop.signal]),
+      });
     } finally {
       cancel.close();
     }

@@ -8,6 +8,8 @@ scenarios:
     turns:
       - { say: "A text that is long enough for more than three deltas, because each takes some characters of it and no more." }
       - { say: Again. }
+  paced:
+    turns: [{ say: "word ", repeat: 40, tokensPerSecond: 60 }]
 `;
 
 let bed: HarnessBed;
@@ -53,8 +55,8 @@ describe("a model request that fails", () => {
   });
 
   it("shows each attempt's preview under an id of its own", async () => {
-    await bed.plan("hello", [{ kind: "cut_stream", afterDeltas: 3, call: 1 }]);
-    const ref = await bed.createSession("hi", { model: "scripted:hello" });
+    await bed.plan("paced", [{ kind: "cut_stream", afterDeltas: 20, call: 1 }]);
+    const ref = await bed.createSession("hi", { model: "scripted:paced" });
     const stop = new AbortController();
     const texts = new Map<string, string>();
     const reading = (async () => {
@@ -72,6 +74,7 @@ describe("a model request that fails", () => {
     await reading;
 
     const end = eventsOf(events, "model.request_end")[0];
+    expect(texts.size).toBe(2);
     expect(texts.get(end?.id ?? "")).toBe(String(end?.data.message[0]?.["text"]));
   });
 

@@ -14,11 +14,10 @@ scenarios:
           - { name: bash, input: { command: "echo begun >> effects; sleep 60; echo ended >> effects" } }
           - { name: bash, input: { command: "sleep 60" } }
       - { expect: { contains: next, isError: true }, say: Going on. }
-  hello:
+  command:
     turns:
-      - { say: Hello to you all. }
-      - { say: Hello again. }
-      - { say: And again. }
+      - tools: [{ name: bash, input: { command: "echo begun >> effects; sleep 2; echo ended >> effects; cat effects" } }]
+      - { say: Over. }
   big:
     contextWindowTokens: 6000
     summary: It was about numbers.
@@ -139,6 +138,24 @@ describe("control", () => {
     const events = await bed.idle(ref);
 
     expect(eventsOf(events, "model.request_end")).toHaveLength(2);
+  });
+});
+
+describe("a session that is suspended during a command", () => {
+  it("rests at once, and finds the command's result when it is resumed", async () => {
+    bed.startWorker();
+    const ref = await bed.createSession("go", { model: "scripted:command" });
+    await bed.until(ref, "the command", () => exists(() => bed.file(ref, "effects")));
+    await bed.send(ref, "session.suspend_requested", {});
+    await statusIs(ref, "suspended");
+    expect(typesOf(await bed.events(ref))).not.toContain("tool.result");
+    await bed.send(ref, "session.resume_requested", {});
+
+    const events = await bed.idle(ref);
+
+    expect(eventsOf(events, "tool.result")[0]?.data).toMatchObject({ content: "begun\nended" });
+    expect(bed.file(ref, "effects")).toBe("begun\nended\n");
+    expectInvariants(events, await bed.requests());
   });
 });
 
