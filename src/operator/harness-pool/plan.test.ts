@@ -1,0 +1,102 @@
+import { describe, expect, it } from "@jest/globals";
+import { aPool } from "../../../test/builders/kinds.ts";
+import { aContainer, aSandboxPod } from "../../../test/builders/pods.ts";
+import { AppError } from "../../runtime/errors.ts";
+import type { Deployment } from "../kinds.ts";
+import { type Observed, planStatus, storeProblemOf } from "./plan.ts";
+import { buildDeployment } from "./resources.ts";
+
+const pool = aPool();
+
+function aDeployment(ready: number, conditions: object[] = []): Deployment {
+  const built = buildDeployment({ name: "default", code: "pool" }, pool.spec, {
+    namespace: "drover",
+    image: "drover:1",
+    imagePullPolicy: "Never",
+    imagePullSecrets: [],
+    logLevel: "info",
+    redis: { url: "redis://r:6379", commit: "fsync" },
+    lease: { ttlMs: 800, renewMs: 200 },
+    issuer: { url: "https://i:7443", certificate: "-----BEGIN CERTIFICATE-----" },
+  });
+  built.metadata.generation = 1;
+  const counts = { replicas: 2, readyReplicas: ready, updatedReplicas: 2 };
+  return Object.assign(built, { status: { observedGeneration: 1, ...counts, conditions } });
+}
+
+function conditions(changes: Partial<Observed>): string {
+  const status = planStatus({
+    pool,
+    now: 0,
+    code: "pool",
+    deployment: aDeployment(2),
+    pods: [],
+    ...changes,
+  });
+  const show = (type: string) => {
+    const found = status.conditions?.find((one) => one.type === type);
+    return `${type}=${found?.status}/${found?.reason}`;
+  };
+  return `${show("Ready")} ${show("Stalled").split("/")[0]}`;
+}
+
+const stuck = (reason: string) => [
+  aSandboxPod({
+    containerStatuses: [aContainer({ ready: false, state: { waiting: { reason } } })],
+  }),
+];
+
+describe("a pool's status", () => {
+  it.each([
+    { name: "all ready", given: {}, want: "Ready=True/Available Stalled=False" },
+    {
+      name: "rolling",
+      given: { deployment: aDeployment(1) },
+      want: "Ready=False/Progressing Stalled=False",
+    },
+    {
+      name: "not made",
+      given: { deployment: undefined },
+      want: "Ready=False/Progressing Stalled=False",
+    },
+    {
+      name: "an image that cannot be pulled",
+      given: { deployment: aDeployment(0), pods: stuck("ImagePullBackOff") },
+      want: "Ready=False/ImagePullFailed Stalled=True",
+    },
+    {
+      name: "a worker that ends again and again, as while Redis is down",
+      given: { deployment: aDeployment(0), pods: stuck("CrashLoopBackOff") },
+      want: "Ready=False/CrashLoop Stalled=False",
+    },
+    {
+      name: "a quota",
+      given: {
+        deployment: aDeployment(0, [
+          { type: "ReplicaFailure", status: "True", message: "exceeded quota: x" },
+        ]),
+      },
+      want: "Ready=False/QuotaExceeded Stalled=True",
+    },
+    {
+      name: "a store that evicts",
+      given: {
+        storeProblem: storeProblemOf(
+          new AppError("REDIS_EVICTS", "maxmemory-policy is allkeys-lru"),
+        ),
+      },
+      want: "Ready=False/RedisEvicts Stalled=False",
+    },
+  ])("$name: $want", ({ given, want }) => {
+    expect(conditions(given)).toBe(want);
+  });
+
+  it.each([
+    ["REDIS_UNREACHABLE", "RedisUnreachable"],
+    ["REDIS_AUTH_FAILED", "RedisAuthFailed"],
+    ["REDIS_DURABILITY_NOT_KEPT", "DurabilityNotKept"],
+    ["UNAVAILABLE", "RedisUnreachable"],
+  ] as const)("error %s is reason %s", (code, reason) => {
+    expect(storeProblemOf(new AppError(code, "why"))).toEqual({ reason, message: "why" });
+  });
+});

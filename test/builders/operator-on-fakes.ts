@@ -1,0 +1,55 @@
+import type { RecordedEvent } from "../../src/kube/event-recorder.ts";
+import { Manager } from "../../src/kube/manager.ts";
+import { createKubeMetrics } from "../../src/kube/metrics.ts";
+import { createCaches } from "../../src/operator/caches.ts";
+import { createControllers } from "../../src/operator/controllers.ts";
+import { createOperatorMetrics } from "../../src/operator/metrics.ts";
+import { silentLogger } from "../../src/runtime/logger.ts";
+import { Registry } from "../../src/runtime/metrics.ts";
+import { createMemorySessionStore } from "../../src/sessions/memory/memory-session-store.ts";
+import type { OperatorLog } from "../../src/sessions/session-log.ts";
+import { FakeClock } from "../fakes/fake-clock.ts";
+import { FakeKube } from "../fakes/fake-kube.ts";
+import { createSeededRng } from "../fakes/seeded-rng.ts";
+import { CREATED_MS } from "./kinds.ts";
+
+/** The whole operator on a fake API server, a memory store and a clock that the test moves. */
+export function anOperator(change: (log: OperatorLog) => OperatorLog = (log) => log) {
+  const clock = new FakeClock(CREATED_MS);
+  const rng = createSeededRng();
+  const kube = new FakeKube({ now: () => clock.now() });
+  const store = createMemorySessionStore({ clock, rng });
+  const events: RecordedEvent[] = [];
+  const registry = new Registry();
+  const common = { clock, rng, logger: silentLogger, client: kube };
+  const caches = createCaches(common, "drover");
+  const metrics = createOperatorMetrics(registry);
+  const { controllers, leaderOnly } = createControllers({
+    ...common,
+    caches,
+    log: change(store.operator),
+    events: { record: (_type, _object, event) => events.push(event) },
+    metrics,
+    install: {
+      namespace: "drover",
+      image: "drover:1",
+      imagePullPolicy: "IfNotPresent",
+      imagePullSecrets: [],
+      logLevel: "info",
+      redis: { url: "redis://r:6379", commit: "fsync" },
+      lease: { ttlMs: 800, renewMs: 200 },
+      issuer: { url: "https://i:7443", certificate: "-----BEGIN CERTIFICATE-----" },
+    },
+    commit: { mode: "fsync" },
+    publicKeys: () => ({ keys: [] }),
+    userNamespaces: false,
+  });
+  const manager = new Manager({
+    ...common,
+    metrics: createKubeMetrics(registry),
+    informers: Object.values(caches),
+    controllers,
+    leaderOnly,
+  });
+  return { clock, rng, kube, store, events, registry, manager, caches };
+}
