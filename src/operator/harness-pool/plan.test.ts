@@ -8,7 +8,7 @@ import { buildDeployment } from "./resources.ts";
 
 const pool = aPool();
 
-function aDeployment(ready: number, conditions: object[] = []): Deployment {
+function aDeployment(ready: number, reported: object[] = []): Deployment {
   const built = buildDeployment({ name: "default", code: "pool" }, pool.spec, {
     namespace: "drover",
     image: "drover:1",
@@ -21,7 +21,9 @@ function aDeployment(ready: number, conditions: object[] = []): Deployment {
   });
   built.metadata.generation = 1;
   const counts = { replicas: 2, readyReplicas: ready, updatedReplicas: 2 };
-  return Object.assign(built, { status: { observedGeneration: 1, ...counts, conditions } });
+  return Object.assign(built, {
+    status: { observedGeneration: 1, ...counts, conditions: reported },
+  });
 }
 
 function conditions(changes: Partial<Observed>): string {

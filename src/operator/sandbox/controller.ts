@@ -9,7 +9,7 @@ import { isAlreadyExists, unlessNotFound } from "../../kube/errors.ts";
 import type { Informer } from "../../kube/informer.ts";
 import { isBeingDeleted, uidOf } from "../../kube/objects.ts";
 import { type Outcome, settled, settledFor, waiting } from "../../kube/outcome.ts";
-import { controllerOf } from "../../kube/ownership.ts";
+import { controllerOf, ForeignObjectError } from "../../kube/ownership.ts";
 import type { SessionSnapshot } from "../../protocol/snapshot.ts";
 import type { Jwks } from "../../protocol/tokens.ts";
 import type { Clock } from "../../runtime/clock.ts";
@@ -211,11 +211,11 @@ export class SandboxController implements Controller {
     } catch (error) {
       if (!isAlreadyExists(error)) throw error;
       const existing = await client.get(pods, wanted.metadata, { signal });
-      const owner = wanted.metadata.ownerReferences?.[0]?.uid;
-      if (controllerOf(existing)?.uid === owner && keyOfPod(existing) === keyOfPod(wanted)) {
+      const [owner] = wanted.metadata.ownerReferences ?? [];
+      if (controllerOf(existing)?.uid === owner?.uid && keyOfPod(existing) === keyOfPod(wanted)) {
         return existing;
       }
-      throw error;
+      throw owner === undefined ? error : new ForeignObjectError(pods, existing, { owner });
     }
   }
 

@@ -1,4 +1,5 @@
 import { isForbidden, isInvalid, isNamespaceTerminating, isNotFound } from "../../kube/errors.ts";
+import { isForeignObject } from "../../kube/ownership.ts";
 import { describeError } from "../../runtime/errors.ts";
 import type { Trouble } from "./pod-diagnosis.ts";
 
@@ -14,6 +15,10 @@ export type Refusal =
 export function refusalOf(error: unknown): Refusal | undefined {
   if (isNamespaceTerminating(error) || isNotFound(error)) return { kind: "namespace-gone" };
   const message = describeError(error);
+  // Whoever made it may delete it.
+  if (isForeignObject(error)) {
+    return { kind: "later", trouble: { reason: "PodRefused", message } };
+  }
   if (isForbidden(error)) {
     const quota = /exceeded quota|must specify .* for: /i.test(message);
     if (quota) return { kind: "later", trouble: { reason: "QuotaExceeded", message } };

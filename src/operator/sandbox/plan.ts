@@ -84,7 +84,9 @@ function planCreation(observed: Observed, left: number): Plan {
   if (isolated && left > 0) return { kind: "create" };
   const trouble: Trouble = hindrance ?? {
     reason: "DeadlineExceeded",
-    message: "the network isolation of sandboxes is not in place in this namespace",
+    message: isolated
+      ? "the sandbox's pod could not be made; see the operator's log"
+      : "the network isolation of sandboxes is not in place in this namespace",
   };
   if (left > 0) {
     return { kind: "wait", message: trouble.message, retryAfterMs: ISOLATION_POLL_MS };

@@ -1,0 +1,213 @@
+import { afterEach, describe, expect, it } from "@jest/globals";
+import { anAgent, aPool, aSession, aTemplate } from "../../test/builders/kinds.ts";
+import { anOperator } from "../../test/builders/operator-on-fakes.ts";
+import { aContainer } from "../../test/builders/pods.ts";
+import { KubeError } from "../kube/errors.ts";
+import { AppError } from "../runtime/errors.ts";
+import type { Lease, OperatorLog } from "../sessions/session-log.ts";
+import {
+  type AgentSession,
+  agentSessions,
+  agents,
+  harnessPools,
+  type Pod,
+  pods,
+  sandboxTemplates,
+} from "./kinds.ts";
+
+import { sandboxPodName } from "./names.ts";
+
+type Operator = ReturnType<typeof anOperator>;
+
+const stop: AbortController[] = [];
+afterEach(() => {
+  for (const one of stop.splice(0)) one.abort();
+});
+
+async function started(operator: Operator, session = aSession()): Promise<Operator> {
+  const { kube, manager, clock } = operator;
+  const controller = new AbortController();
+  stop.push(controller);
+  await kube.create(harnessPools, { ...aPool(), status: { readyReplicas: 2 } });
+  await kube.create(agents, anAgent());
+  await kube.create(sandboxTemplates, aTemplate());
+  await kube.create(agentSessions, session);
+  void manager.run(controller.signal);
+  await clock.advance(2_000);
+  return operator;
+}
+
+function sessionOf({ kube }: Operator, name = "hello"): Promise<AgentSession> {
+  return kube.get(agentSessions, { namespace: "team-a", name });
+}
+
+async function podsOf({ kube }: Operator): Promise<Pod[]> {
+  return (await kube.list(pods, { namespace: "team-a" })).items;
+}
+
+/** As a harness: holds the session. */
+async function claim({ store, clock }: Operator): Promise<Lease> {
+  const claims = store.queue("worker").claim({
+    capacity: () => 1,
+    signal: AbortSignal.timeout(30_000),
+  });
+  const next = claims[Symbol.asyncIterator]().next();
+  await clock.advance(500);
+  const { value } = await next;
+  for await (const event of value.getEvents()) void event;
+  return value;
+}
+
+async function ask(lease: Lease, generation = 1): Promise<void> {
+  const data = { hand: "sandbox", generation, template: "node" };
+  const id = `sevt_ask_${generation}`;
+  await lease.emitEvents([{ id, type: "sandbox.requested", data }]);
+}
+
+async function typesIn({ store }: Operator, lease: Lease): Promise<string[]> {
+  const types: string[] = [];
+  for await (const { type } of store.log.getEvents(lease.ref)) types.push(type);
+  return types;
+}
+
+const timeout = () => new KubeError("the server answered 504", { status: 504, reason: "Timeout" });
+const cut = () => new KubeError("the connection broke", { status: 0, reason: "Unreachable" });
+
+describe("making a sandbox pod", () => {
+  it.each([
+    { name: "is answered 504 and was done", error: timeout(), afterwards: true },
+    { name: "is answered 504 and was not done", error: timeout(), afterwards: false },
+    { name: "was done and its answer is lost", error: cut(), afterwards: true },
+  ])("that $name ends with one pod and a provisioned sandbox", async ({ error, afterwards }) => {
+    const operator = await started(anOperator());
+    const lease = await claim(operator);
+    operator.kube.fail("create", "Pod", error, 1, { afterwards });
+
+    await ask(lease);
+    await operator.clock.advance(5_000);
+    const [pod] = await podsOf(operator);
+    await operator.kube.patchStatus(pods, pod?.metadata ?? { name: "" }, {
+      podIP: "10.0.0.9",
+      containerStatuses: [aContainer()],
+    });
+    await operator.clock.advance(2_000);
+
+    expect(await podsOf(operator)).toHaveLength(1);
+    expect(await typesIn(operator, lease)).toContain("sandbox.provisioned");
+    expect(operator.kube.requestsOf("create", "Pod").length).toBeLessThanOrEqual(2);
+  });
+
+  it("that meets a stranger's pod by that name does not take it, and says so at the deadline", async () => {
+    const operator = await started(anOperator());
+    const lease = await claim(operator);
+    const real = anOperatorPodName(lease);
+    await operator.kube.create(pods, {
+      apiVersion: "v1",
+      kind: "Pod",
+      metadata: { name: real, namespace: "team-a" },
+      spec: { containers: [{ name: "evil" }] },
+    });
+
+    await ask(lease);
+    await operator.clock.advance(130_000);
+
+    expect(await podsOf(operator)).toHaveLength(1);
+    expect((await podsOf(operator))[0]?.spec.containers[0]?.name).toBe("evil");
+    expect(await typesIn(operator, lease)).toContain("sandbox.lost");
+    expect(operator.events.find(({ reason }) => reason === "SandboxLost")?.note).toContain(
+      "exists and is nobody's",
+    );
+  });
+});
+
+describe("a store that is down", () => {
+  it("lets a deleted session go after its time, and says what is left", async () => {
+    const broken = { on: false };
+    const operator = await started(anOperator((log) => breakable(log, broken)));
+    broken.on = true;
+    await operator.kube.delete(agentSessions, { namespace: "team-a", name: "hello" });
+
+    await operator.clock.advance(15_000);
+    const held = await sessionOf(operator);
+    await operator.clock.advance(60_000);
+
+    expect(held.metadata.finalizers).toEqual(["drover.dev/session"]);
+    await expect(sessionOf(operator)).rejects.toMatchObject({ code: "NOT_FOUND" });
+    expect(operator.events.map(({ reason }) => reason)).toContain("CleanupForced");
+  });
+
+  it("is a condition of a session that waits for it, which starts when it is back", async () => {
+    const broken = { on: false };
+    const operator = anOperator((log) => breakable(log, broken));
+    await started(operator, aSession({}, "first"));
+    broken.on = true;
+    await operator.kube.create(agentSessions, aSession({}, "second"));
+    await operator.clock.advance(12_000);
+    const waiting = await sessionOf(operator, "second");
+    broken.on = false;
+    await operator.clock.advance(12_000);
+
+    expect(waiting.status?.conditions?.find(({ type }) => type === "Ready")).toMatchObject({
+      status: "False",
+      reason: "RedisUnreachable",
+      message: expect.stringContaining("down for the test"),
+    });
+    expect((await sessionOf(operator, "second")).metadata.finalizers).toEqual([
+      "drover.dev/session",
+    ]);
+  });
+});
+
+describe("time", () => {
+  it("a finished session with a TTL is deleted with its log when the time is over", async () => {
+    const operator = await started(anOperator(), aSession({ ttlSecondsAfterFinished: 60 }));
+    const lease = await claim(operator);
+    await lease.emitEvents(
+      [{ id: "sevt_i", type: "session.status_idle", data: { stop_reason: "end_turn" } }],
+      { release: { kind: "idle", why: "end_turn" } },
+    );
+    await operator.clock.advance(50_000);
+    const before = await sessionOf(operator);
+    await operator.clock.advance(30_000);
+
+    expect(before.status?.state).toBe("Idle");
+    await expect(sessionOf(operator)).rejects.toMatchObject({ code: "NOT_FOUND" });
+    expect(await operator.store.operator.statusOf([lease.ref])).toEqual([null]);
+  });
+
+  it("a session past its deadline is asked to stop", async () => {
+    const operator = await started(anOperator(), aSession({ activeDeadlineSeconds: 60 }));
+    const lease = await claim(operator);
+
+    await operator.clock.advance(70_000);
+
+    expect(await typesIn(operator, lease)).toContain("session.stop_requested");
+  });
+});
+
+function anOperatorPodName(lease: Lease): string {
+  return sandboxPodName({
+    objectName: "hello",
+    sessionId: lease.ref.id,
+    hand: "sandbox",
+    generation: 1,
+  });
+}
+
+/** Each verb rejects while `broken.on`. */
+function breakable(log: OperatorLog, broken: { on: boolean }): OperatorLog {
+  return new Proxy(log, {
+    get(target, name: keyof OperatorLog) {
+      const verb = target[name];
+      if (name === "watchPools" || name === "requests" || name === "changes") {
+        return verb.bind(target);
+      }
+      return (...args: never[]) => {
+        if (broken.on) {
+          return Promise.reject(new AppError("REDIS_UNREACHABLE", "down for the test"));
+        }
+        return Reflect.apply(verb, target, args);
+      };
+    },
+  });
+}
