@@ -234,4 +234,9 @@ async function restartApiServer(): Promise<void> {
   process.kill(Number(pid), "SIGKILL");
   const result = await run("bash", ["test/cluster/restart.sh", "kube-apiserver"]);
   if (result.code !== 0) throw new Error(`restart.sh: ${result.stderr}`);
+  await eventually(
+    "the API server answers again",
+    60_000,
+    async () => (await kubectl(["get", "--raw", "/readyz"])) === "ok",
+  );
 }
