@@ -1,12 +1,12 @@
 import { type CrdSchema, crdSchema } from "./crd-schema.ts";
 import { KINDS, type Kind, type PrinterColumn } from "./kinds.ts";
-import { GROUP, VERSION } from "./names.ts";
+import { GROUP, LABELS, VERSION } from "./names.ts";
 
 /** An apiextensions.k8s.io/v1 CustomResourceDefinition with one version. */
 export interface CustomResourceDefinition {
   apiVersion: "apiextensions.k8s.io/v1";
   kind: "CustomResourceDefinition";
-  metadata: { name: string };
+  metadata: { name: string; labels: Record<string, string> };
   spec: {
     group: string;
     scope: "Namespaced";
@@ -34,7 +34,11 @@ export function buildCrd(kind: Kind): CustomResourceDefinition {
   return {
     apiVersion: "apiextensions.k8s.io/v1",
     kind: "CustomResourceDefinition",
-    metadata: { name: `${kind.plural}.${GROUP}` },
+    metadata: {
+      name: `${kind.plural}.${GROUP}`,
+      // CRDs stay behind an uninstall: whoever finds them can ask whose they are.
+      labels: { [LABELS.name]: "drover", [LABELS.partOf]: "drover" },
+    },
     spec: {
       group: GROUP,
       scope: "Namespaced",

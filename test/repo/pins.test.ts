@@ -1,6 +1,6 @@
 import { describe, expect, it } from "@jest/globals";
 import { CONDITIONS, EVENT_REASONS, REASONS } from "../../src/api/conditions.ts";
-import { buildObjectSchema } from "../../src/api/crd.ts";
+import { buildCrd, buildObjectSchema } from "../../src/api/crd.ts";
 import type { CrdSchema } from "../../src/api/crd-schema.ts";
 import { KINDS, type KindName } from "../../src/api/kinds.ts";
 import {
@@ -158,6 +158,13 @@ describe("drover.dev/v1alpha1", () => {
     const found = fieldsOf({ properties: { spec: spec ?? {}, status: status ?? {} } }, "");
 
     expect(new Set(found)).toEqual(new Set(fields[kind.kind]));
+  });
+
+  it.each(KINDS)("the CRD of $kind says whose it is", (kind) => {
+    expect(buildCrd(kind).metadata.labels).toEqual({
+      "app.kubernetes.io/name": "drover",
+      "app.kubernetes.io/part-of": "drover",
+    });
   });
 
   it("kinds are called as ever", () => {
