@@ -16,6 +16,7 @@ import {
   type OperatorMetrics,
   observeSessions,
 } from "../operator/metrics.ts";
+import { COMPONENTS, childLabels, LEADER_LEASE } from "../operator/names.ts";
 import { ReconnectingLog } from "../operator/reconnecting-log.ts";
 import { aborted } from "../runtime/abort.ts";
 import { systemClock } from "../runtime/clock.ts";
@@ -75,7 +76,11 @@ export async function operatorMain(
     ...common,
     client,
     metrics: kubeMetrics,
-    lease: { namespace: config.namespace, name: "drover-operator" },
+    lease: {
+      namespace: config.namespace,
+      name: LEADER_LEASE,
+      labels: childLabels(COMPONENTS.operator, LEADER_LEASE),
+    },
     identity: systemRng.id(config.podName),
   });
   const manager: Manager = new Manager({

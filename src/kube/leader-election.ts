@@ -23,7 +23,8 @@ export interface LeaderElectorDeps {
   rng: Pick<Rng, "next">;
   logger: Logger;
   metrics: Pick<KubeMetrics, "leaderElectionMasterStatus">;
-  lease: ObjectRef & { namespace: string };
+  /** Labels are for a lease that is made. */
+  lease: ObjectRef & { namespace: string; labels?: Record<string, string> };
   /** Unique to this process: the pod's name and something random. */
   identity: string;
   /** Others wait this long without a renewal before they take over. Default 15 s. */

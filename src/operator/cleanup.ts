@@ -2,7 +2,7 @@ import { FINALIZER, LABELS } from "../api/names.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { unlessNotFound } from "../kube/errors.ts";
 import type { KubeObject, ResourceType } from "../kube/objects.ts";
-import { serviceAccounts } from "../kube/resources.ts";
+import { leases, serviceAccounts } from "../kube/resources.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Logger } from "../runtime/logger.ts";
 import {
@@ -12,7 +12,7 @@ import {
   podDisruptionBudgets,
   pods,
 } from "./kinds.ts";
-import { COMPONENTS, MANAGER } from "./names.ts";
+import { COMPONENTS, LEADER_LEASE, MANAGER } from "./names.ts";
 
 export interface CleanupDeps {
   client: Pick<KubeClient, "get" | "list" | "patch" | "delete">;
@@ -35,21 +35,25 @@ const PAGE = 500;
 
 /**
  * `drover cleanup`, before an uninstall (design: architecture §4): stops the operator, takes our
- * finalizer from every AgentSession and deletes what the operator made in any namespace. Objects of
- * our kinds, logs and CRDs stay. May be repeated.
+ * finalizer from every AgentSession and deletes what the operator made: of pools and the leader's
+ * Lease in the install namespace, of sandboxes in any. Objects of our kinds, logs and CRDs stay. May
+ * be repeated.
  */
 export async function cleanUp(deps: CleanupDeps, signal: AbortSignal): Promise<CleanupReport> {
   await stopOperator(deps, signal);
   const finalizers = await stripFinalizers(deps, signal);
   let deleted = 0;
+  const { namespace } = deps;
   // Deployments first, or they would make their pods again.
   for (const type of [deployments, podDisruptionBudgets]) {
-    deleted += await deleteOurs(deps, type, COMPONENTS.harness, signal);
+    deleted += await deleteOurs(deps, type, { component: COMPONENTS.harness, namespace }, signal);
   }
-  deleted += await deleteOurs(deps, pods, COMPONENTS.sandbox, signal);
-  deleted += await deleteOurs(deps, networkPolicies, COMPONENTS.isolation, signal);
-  deleted += await deleteOurs(deps, serviceAccounts, COMPONENTS.isolation, signal);
-  deleted += await deleteOurs(deps, serviceAccounts, COMPONENTS.harness, signal);
+  deleted += await deleteOurs(deps, pods, { component: COMPONENTS.sandbox }, signal);
+  deleted += await deleteOurs(deps, networkPolicies, { component: COMPONENTS.isolation }, signal);
+  deleted += await deleteOurs(deps, serviceAccounts, { component: COMPONENTS.isolation }, signal);
+  deleted += await deleteOurs(deps, serviceAccounts, { component: COMPONENTS.harness }, signal);
+  const lease = { namespace, name: LEADER_LEASE };
+  await unlessNotFound(deps.client.delete(leases, lease, { signal }));
   deps.logger.info({ finalizers, deleted }, "cleaned up");
   return { finalizers, deleted };
 }
@@ -90,12 +94,13 @@ async function stripFinalizers({ client }: CleanupDeps, signal: AbortSignal): Pr
 async function deleteOurs(
   { client }: CleanupDeps,
   type: ResourceType,
-  component: string,
+  where: { component: string; namespace?: string },
   signal: AbortSignal,
 ): Promise<number> {
+  const { component, ...scope } = where;
   const labelSelector = `${LABELS.managedBy}=${MANAGER},${LABELS.component}=${component}`;
   let count = 0;
-  for await (const object of everyObject(client, type, { labelSelector }, signal)) {
+  for await (const object of everyObject(client, type, { ...scope, labelSelector }, signal)) {
     await unlessNotFound(
       client.delete(type, object.metadata, { propagation: "Background", signal }),
     );
@@ -107,7 +112,7 @@ async function deleteOurs(
 async function* everyObject<T extends KubeObject>(
   client: Pick<KubeClient, "list">,
   type: ResourceType<T>,
-  options: { labelSelector?: string },
+  options: { namespace?: string; labelSelector?: string },
   signal: AbortSignal,
 ): AsyncGenerator<T> {
   let continueToken: string | undefined;

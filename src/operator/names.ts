@@ -63,7 +63,11 @@ export const COMPONENTS = {
   harness: "harness",
   sandbox: "sandbox",
   isolation: "isolation",
+  operator: "operator",
 } as const;
+
+/** Of the leader among the operator's replicas, in the install namespace. */
+export const LEADER_LEASE = "drover-operator";
 
 export function poolServiceAccount(pool: string): string {
   return childName("drover-pool-", pool);

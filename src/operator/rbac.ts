@@ -1,3 +1,5 @@
+import { LEADER_LEASE } from "./names.ts";
+
 /**
  * All that the operator's and the cleanup hook's service accounts may do; the chart's roles are
  * tested against it. No Secret but the issuer's by name, no `pods/exec`, `attach`, `portforward` or
@@ -84,6 +86,16 @@ export const CLEANUP_CLUSTER_RULES: readonly PolicyRule[] = [
   { apiGroups: ["drover.dev"], resources: ["agentsessions"], verbs: ["list", "patch"] },
   { apiGroups: [""], resources: ["pods", "serviceaccounts"], verbs: ["list", "delete"] },
   { apiGroups: ["networking.k8s.io"], resources: ["networkpolicies"], verbs: ["list", "delete"] },
+];
+
+/** Role of the uninstall hook in the install namespace. */
+export const CLEANUP_NAMESPACE_RULES: readonly PolicyRule[] = [
   { apiGroups: ["apps"], resources: ["deployments"], verbs: ["list", "patch", "delete"] },
   { apiGroups: ["policy"], resources: ["poddisruptionbudgets"], verbs: ["list", "delete"] },
+  {
+    apiGroups: ["coordination.k8s.io"],
+    resources: ["leases"],
+    resourceNames: [LEADER_LEASE],
+    verbs: ["delete"],
+  },
 ];

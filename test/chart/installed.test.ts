@@ -266,7 +266,7 @@ describe("uninstalled", () => {
     await installed.helm("uninstall", RELEASE, "-n", NAMESPACE, "--no-hooks");
 
     const namespaced =
-      "pods,deployments,statefulsets,services,serviceaccounts,configmaps,secrets,networkpolicies,poddisruptionbudgets,roles,rolebindings,jobs,harnesspools";
+      "pods,deployments,statefulsets,services,serviceaccounts,configmaps,secrets,networkpolicies,poddisruptionbudgets,roles,rolebindings,jobs,leases.coordination.k8s.io,harnesspools";
     const wide =
       "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings";
     expect(await installed.names(namespaced, "-A", "-l", ours)).toEqual([]);

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "@jest/globals";
 import {
   CLEANUP_CLUSTER_RULES,
+  CLEANUP_NAMESPACE_RULES,
   OPERATOR_CLUSTER_RULES,
   operatorNamespaceRules,
   type PolicyRule,
@@ -40,12 +41,15 @@ const GOLDEN = {
     secrets [drover-issuer-key]: get patch
   `,
   "uninstall hook, in every namespace": `
-    apps/deployments: delete list patch
     drover.dev/agentsessions: list patch
     networking.k8s.io/networkpolicies: delete list
     pods: delete list
-    policy/poddisruptionbudgets: delete list
     serviceaccounts: delete list
+  `,
+  "uninstall hook, in the install namespace": `
+    apps/deployments: delete list patch
+    coordination.k8s.io/leases [drover-operator]: delete
+    policy/poddisruptionbudgets: delete list
   `,
 };
 
@@ -100,11 +104,16 @@ describe.each(CASES.filter(({ name }) => !name.includes("production")))(
           "drover-cleanup",
           "ClusterRoleBinding",
         ),
+        "uninstall hook, in the install namespace": grantedTo(
+          objects,
+          "drover-cleanup",
+          "RoleBinding",
+        ),
       }).toEqual(
         Object.fromEntries(Object.entries(GOLDEN).map(([name, text]) => [name, lines(text)])),
       );
       const bindings = objects.filter(({ kind }) => kind.endsWith("RoleBinding"));
-      expect(bindings).toHaveLength(3);
+      expect(bindings).toHaveLength(4);
     });
   },
 );
@@ -116,6 +125,9 @@ it("the list is the one the code keeps", () => {
   );
   expect(rightsOf(CLEANUP_CLUSTER_RULES)).toEqual(
     lines(GOLDEN["uninstall hook, in every namespace"]),
+  );
+  expect(rightsOf(CLEANUP_NAMESPACE_RULES)).toEqual(
+    lines(GOLDEN["uninstall hook, in the install namespace"]),
   );
 });
 

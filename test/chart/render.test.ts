@@ -377,8 +377,10 @@ describe("the uninstall hook", () => {
         .toSorted((a, b) => a.weight - b.weight || a.kind.localeCompare(b.kind)),
     ).toEqual([
       { kind: "ClusterRole", name: `drover-${NAMESPACE}-cleanup`, weight: -5 },
+      { kind: "Role", name: "drover-cleanup", weight: -5 },
       { kind: "ServiceAccount", name: "drover-cleanup", weight: -5 },
       { kind: "ClusterRoleBinding", name: `drover-${NAMESPACE}-cleanup`, weight: -4 },
+      { kind: "RoleBinding", name: "drover-cleanup", weight: -4 },
       { kind: "Job", name: "drover-cleanup", weight: 0 },
     ]);
     for (const { metadata } of hooks) {
