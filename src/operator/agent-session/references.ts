@@ -67,6 +67,7 @@ export async function gatherReferences(
     agent: deps.agents.get(at(session.spec.agentRef?.name)),
     template: deps.templates.get(at(session.spec.sandboxTemplateRef?.name)),
     vaults,
+    vaultsAreReviewed: true,
     pool,
     ...(selects ? { namespaceLabels: await labelsOf(deps, namespace, signal) } : {}),
   };

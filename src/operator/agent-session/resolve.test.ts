@@ -1,5 +1,6 @@
 import { describe, expect, it } from "@jest/globals";
 import { anAgent, aPool, aSession, aTemplate, aVault } from "../../../test/builders/kinds.ts";
+import type { CredentialVault } from "../kinds.ts";
 import { resolveSession, type SessionObjects } from "./resolve.ts";
 
 function objects(changes: Partial<SessionObjects> = {}): SessionObjects {
@@ -12,6 +13,19 @@ function objects(changes: Partial<SessionObjects> = {}): SessionObjects {
     pool: aPool(),
     ...changes,
   };
+}
+
+function reviewed(status: "True" | "False", reason: string, message: string): CredentialVault {
+  const lastTransitionTime = "2026-01-01T00:00:00Z";
+  const condition = {
+    type: "Ready",
+    status,
+    reason,
+    message,
+    lastTransitionTime,
+    observedGeneration: 1,
+  };
+  return { ...aVault(), status: { conditions: [condition] } };
 }
 
 describe("resolving a session", () => {
@@ -159,6 +173,39 @@ describe("resolving a session", () => {
     const resolution = resolveSession(objects({ pool, namespaceLabels: { team: "a", x: "y" } }));
 
     expect(resolution.kind).toBe("resolved");
+  });
+
+  it("a vault that may not be read is told with the grant its review asks for", () => {
+    const message = "grant what is missing with: kubectl create role";
+    const session = aSession({ vaultRefs: [{ name: "vault" }] });
+    const resolution = resolveSession(
+      objects({
+        session,
+        vaults: new Map([["vault", reviewed("False", "AccessDenied", message)]]),
+      }),
+    );
+
+    expect(resolution).toMatchObject({
+      kind: "unresolved",
+      problem: {
+        type: "VaultsResolved",
+        reason: "AccessDenied",
+        message: `credential vault "vault" cannot be used: ${message}`,
+      },
+    });
+  });
+
+  it("a vault that nobody has reviewed is waited for where vaults are reviewed", () => {
+    const session = aSession({ vaultRefs: [{ name: "vault" }] });
+    const resolve = (vault: CredentialVault, vaultsAreReviewed: boolean) =>
+      resolveSession(objects({ session, vaultsAreReviewed, vaults: new Map([["vault", vault]]) }));
+
+    expect(resolve(aVault(), true)).toMatchObject({
+      kind: "not-yet",
+      message: 'credential vault "vault" has not been reviewed yet',
+    });
+    expect(resolve(reviewed("True", "Accepted", ""), true).kind).toBe("resolved");
+    expect(resolve(aVault(), false).kind).toBe("resolved");
   });
 
   it("a pool without a code is waited for, not reported as wrong", () => {

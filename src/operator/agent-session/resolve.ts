@@ -30,6 +30,8 @@ export interface SessionObjects {
   template?: SandboxTemplate | undefined;
   /** By name; those of `spec.vaultRefs` that exist. */
   vaults: ReadonlyMap<string, CredentialVault>;
+  /** A controller reviews vaults here: one without a status has not been reviewed yet. */
+  vaultsAreReviewed?: boolean | undefined;
   /** `status.code` is the pool's code in the session store. */
   pool?: HarnessPool | undefined;
   /** Labels of the session's namespace; needed only for a pool with `allowedNamespaces.from: Selector`. */
@@ -42,7 +44,7 @@ export type Resolution =
   | { kind: "resolved"; snapshot: SessionSnapshot; resolved: ResolvedNames; conditions: Wanted[] }
   /** A person must create or correct something; `problem` is the first of the conditions that says so. */
   | { kind: "unresolved"; conditions: Wanted[]; problem: Wanted }
-  /** The pool exists and is not registered yet. */
+  /** The pool is not registered yet, or a vault not reviewed. */
   | { kind: "not-yet"; conditions: Wanted[]; message: string };
 
 type Part<T> = { condition: Wanted; value?: T };
@@ -63,7 +65,8 @@ export function resolveSession(given: SessionObjects): Resolution {
   const problem = conditions.find(({ status }) => status === "False");
   if (problem !== undefined) return { kind: "unresolved", conditions, problem };
   if (agent.value === undefined || vaults.value === undefined || pool.value === undefined) {
-    return { kind: "not-yet", conditions, message: pool.condition.message };
+    const unknown = conditions.find(({ status, message }) => status !== "True" && message !== "");
+    return { kind: "not-yet", conditions, message: unknown?.message ?? "" };
   }
   const { metadata } = objects.session;
   const uid = uidOf(objects.session);
@@ -201,6 +204,18 @@ function resolveVaults(objects: SessionObjects): Part<SessionSnapshot["vaults"]>
     }
     const parsed = parseStoredSpec(vault, credentialVaultSpec);
     if (!parsed.ok) return failed("VaultsResolved", "InvalidSpec", parsed.problem);
+    const review = vault.status?.conditions?.find(({ type }) => type === "Ready");
+    if (review?.reason === "AccessDenied") {
+      return failed(
+        "VaultsResolved",
+        "AccessDenied",
+        `credential vault "${name}" cannot be used: ${review.message}`,
+      );
+    }
+    if (review === undefined && objects.vaultsAreReviewed === true) {
+      const message = `credential vault "${name}" has not been reviewed yet`;
+      return { condition: condition("VaultsResolved", "Unknown", "NotChecked", message) };
+    }
     vaults.push({ ...parsed.spec, name, uid: uidOf(vault) });
   }
   return {
