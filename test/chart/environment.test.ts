@@ -3,15 +3,17 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "@jest/globals";
 import type { V1Container } from "@kubernetes/client-node";
+import { cleanupConfig } from "../../src/operator/cleanup-config.ts";
 import { operatorConfig } from "../../src/operator/config.ts";
 import { type ConfigSchema, configMeta, loadConfig } from "../../src/runtime/config.ts";
 import { scriptedModelConfig } from "../../src/scripted-model/config.ts";
 import { CASES, CHART, containersOf, NAMESPACE, podTemplates, render } from "./helm.ts";
 
-/** By the sub-command in `args`; the uninstall hook runs for real in installed.test.ts. */
+/** By the sub-command in `args`. */
 const SCHEMAS: Readonly<Record<string, ConfigSchema>> = {
   operator: operatorConfig,
   "scripted-model": scriptedModelConfig,
+  cleanup: cleanupConfig,
 };
 
 const secrets = mkdtempSync(join(tmpdir(), "drover-chart-env-"));
@@ -48,7 +50,7 @@ function environmentOf({ env = [] }: V1Container): Record<string, string> {
 
 async function ourContainers(values: readonly string[]): Promise<V1Container[]> {
   const containers = podTemplates(await render(values)).flatMap(containersOf);
-  return containers.filter(({ name }) => name !== "valkey" && name !== "cleanup");
+  return containers.filter(({ name }) => name !== "valkey");
 }
 
 async function operatorSettings(values: readonly string[]) {

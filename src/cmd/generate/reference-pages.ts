@@ -29,6 +29,7 @@ const PROCESSES = [
   { name: "proxy", file: "src/proxy/config.ts" },
   { name: "sandbox", file: "src/sandbox/config.ts" },
   { name: "scripted-model", file: "src/scripted-model/config.ts" },
+  { name: "cleanup", file: "src/operator/cleanup-config.ts" },
 ] as const;
 
 export async function renderConfigurationPage(root: string): Promise<string> {
