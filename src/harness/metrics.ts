@@ -165,9 +165,9 @@ function toolMetrics(registry: Registry) {
       buckets: LONG,
       registers,
     }),
-    sandboxProvision: new Histogram({
-      name: "drover_sandbox_provision_duration_seconds",
-      help: "Time from asking for a sandbox until it was there, by whether it stood ready.",
+    sandboxWait: new Histogram({
+      name: "drover_sandbox_wait_seconds",
+      help: "Time a session waited for a sandbox it asked for, by whether it stood ready.",
       labelNames: ["hit"],
       buckets: LONG,
       registers,

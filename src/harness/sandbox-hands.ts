@@ -149,7 +149,7 @@ export class SandboxHands {
     if (this.#once.has(key)) return;
     this.#once.set(key, Promise.resolve());
     const seconds = Math.max(0, this.#deps.clock.now() - record.requestedAt) / 1000;
-    this.#deps.metrics.sandboxProvision.observe({ hit: "cold" }, seconds);
+    this.#deps.metrics.sandboxWait.observe({ hit: "cold" }, seconds);
   }
 
   async #execute(

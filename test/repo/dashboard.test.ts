@@ -168,6 +168,14 @@ describe("the dashboard", () => {
   });
 });
 
+it("a name means one thing: no two processes export a metric of ours under it", () => {
+  const shared = ["drover_build_info"];
+  const names = Object.keys(PROCESSES).flatMap((process) => [...metricsOf(process).keys()]);
+  const twice = names.filter((name, at) => names.indexOf(name) !== at);
+
+  expect(twice.filter((name) => name.startsWith("drover_") && !shared.includes(name))).toEqual([]);
+});
+
 describe("the check itself", () => {
   it.each([
     {
