@@ -128,6 +128,7 @@ export class LocalSandboxDriver {
       journal: join(root, "journal"),
       temporary: join(root, "tmp"),
       examples: data.examplesDirectory,
+      processRecord: join(root, "process.json"),
     };
     for (const folder of [place.workspace, place.journal, place.temporary]) {
       await mkdir(folder, { recursive: true, mode: 0o700 });

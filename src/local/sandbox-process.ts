@@ -1,11 +1,13 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { readFile, writeFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
 import { SANDBOX_ENV } from "../protocol/sandbox-api.ts";
 import type { Jwks } from "../protocol/tokens.ts";
 import { withDeadline } from "../runtime/abort.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { AppError } from "../runtime/errors.ts";
+import { isAlive, type ProcessIdentity, startOf } from "../runtime/process-identity.ts";
 
 /** Folders and identity of one local sandbox. */
 export interface SandboxPlace {
@@ -14,6 +16,8 @@ export interface SandboxPlace {
   journal: string;
   temporary: string;
   examples: string;
+  /** File that names the daemon's process. */
+  processRecord: string;
 }
 
 export interface SandboxProcess {
@@ -51,6 +55,7 @@ export async function startSandboxProcess(
   nodeDirectory: string,
   clock: Clock,
 ): Promise<SandboxProcess> {
+  await endPrevious(place.processRecord, clock);
   const [program = "", ...args] = command;
   const env = environment(place);
   const child = spawn(program, args, {
@@ -71,6 +76,11 @@ export async function startSandboxProcess(
     },
   });
   const ended = endOf(child);
+  // Named before anything can be asked of it, so that the next start finds it.
+  if (child.pid !== undefined) {
+    const identity: ProcessIdentity = { pid: child.pid, started: await startOf(child.pid) };
+    await writeFile(place.processRecord, JSON.stringify(identity));
+  }
   const port = await withDeadline(clock, START_DEADLINE_MS, "starting a sandbox", () =>
     Promise.race([listeningPort(child), ended.then(failToStart)]),
   );
@@ -80,11 +90,26 @@ export async function startSandboxProcess(
     stop: async () => {
       // The daemon ends what its shell started, which a signal to its group would not reach.
       child.kill("SIGTERM");
-      const cancel = clock.timer(STOP_GRACE_MS, () => killGroup(child));
+      const cancel = clock.timer(STOP_GRACE_MS, () => killGroup(child.pid));
       await ended;
       cancel();
     },
   };
+}
+
+/**
+ * The daemon that an earlier Drover left dies with its standard input, but not at once: until then it
+ * may still take up a call. Two daemons on one journal would run that call twice.
+ */
+async function endPrevious(processRecord: string, clock: Clock): Promise<void> {
+  const text = await readFile(processRecord, "utf8").catch(() => "");
+  if (text === "") return;
+  const previous: ProcessIdentity = JSON.parse(text);
+  if (previous.started === "") return;
+  while (await isAlive(previous)) {
+    killGroup(previous.pid);
+    await clock.sleep(20);
+  }
 }
 
 function failToStart(how: string): never {
@@ -112,10 +137,10 @@ async function endOf(child: ChildProcess): Promise<string> {
   });
 }
 
-function killGroup(child: ChildProcess): void {
-  if (child.pid === undefined) return;
+function killGroup(pid: number | undefined): void {
+  if (pid === undefined) return;
   try {
-    process.kill(-child.pid, "SIGKILL");
+    process.kill(-pid, "SIGKILL");
   } catch {
     // It has ended already.
   }

@@ -1,9 +1,8 @@
-import { execFile } from "node:child_process";
 import { link, readFile, rename, unlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { promisify } from "node:util";
 import { z } from "zod";
 import { AppError, codeOf } from "../../runtime/errors.ts";
+import { isAlive, startOf } from "../../runtime/process-identity.ts";
 
 /**
  * One process uses a data directory. The lock names pid *and* start time, so that a lock left by
@@ -64,41 +63,6 @@ function inUse(pid: number, directory: string): AppError {
     `the data directory ${directory} is used by process ${pid}; stop that process or use another directory`,
     { details: { pid } },
   );
-}
-
-async function isAlive(found: { pid: number; started: string }): Promise<boolean> {
-  try {
-    process.kill(found.pid, 0);
-  } catch (error) {
-    // EPERM: there is such a process, of another user.
-    if (codeOf(error) !== "EPERM") return false;
-  }
-  const started = await startOf(found.pid);
-  return started === "" || found.started === "" || started === found.started;
-}
-
-/** A text that no other process with this pid has; '' where the system does not tell. */
-export async function startOf(pid: number): Promise<string> {
-  try {
-    const stat = await readFile(`/proc/${pid}/stat`, "utf8");
-    const boot = await readFile("/proc/sys/kernel/random/boot_id", "utf8");
-    // Field 22, counted behind the command name, which may hold anything.
-    const [state = "", ...fields] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-    // A killed process keeps its entry until its parent asks for it: it is gone all the same.
-    return "ZX".includes(state) ? "ended" : `${boot.trim()}:${fields[18] ?? ""}`;
-  } catch {
-    // Not Linux, or the process is gone: `ps` tells which.
-    return await startByPs(pid);
-  }
-}
-
-async function startByPs(pid: number): Promise<string> {
-  try {
-    const { stdout } = await promisify(execFile)("ps", ["-o", "lstart=", "-p", `${pid}`]);
-    return stdout.trim();
-  } catch {
-    return "";
-  }
 }
 
 async function linked(from: string, to: string): Promise<boolean> {
