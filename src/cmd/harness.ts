@@ -14,6 +14,7 @@ import { createLogger } from "../runtime/logger.ts";
 import { createRegistry } from "../runtime/metrics.ts";
 import { runProcess } from "../runtime/process.ts";
 import { systemRng as rng } from "../runtime/rng.ts";
+import { parseCommitMode } from "../sessions/commit-mode.ts";
 import { createSessionLogMetrics } from "../sessions/metrics.ts";
 import { connectRedisSessionStore } from "../sessions/redis/redis-session-store.ts";
 
@@ -31,7 +32,7 @@ export async function harnessMain(
     url: config.redisUrl,
     username: config.redisUsername,
     password: config.redisPassword,
-    commit: config.redisCommit,
+    commit: parseCommitMode(config.redisCommit),
     pools: [{ code: config.poolCode, partitions: config.partitions }],
     timings: { ttlMs: config.leaseTtlMs, renewMs: config.leaseRenewMs, pollMs: config.pollMs },
     clock,

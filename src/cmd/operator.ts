@@ -4,7 +4,7 @@ import { LiveClient } from "../kube/live-client.ts";
 import { Manager } from "../kube/manager.ts";
 import { createKubeMetrics, type KubeMetrics } from "../kube/metrics.ts";
 import { createCaches } from "../operator/caches.ts";
-import { commitOf, type OperatorConfig, operatorConfig } from "../operator/config.ts";
+import { type OperatorConfig, operatorConfig } from "../operator/config.ts";
 import { createControllers } from "../operator/controllers.ts";
 import type { InstallSettings } from "../operator/harness-pool/resources.ts";
 import { createIssuer } from "../operator/issuer/issuer.ts";
@@ -28,6 +28,7 @@ import { createLogger, type Logger } from "../runtime/logger.ts";
 import { createRegistry } from "../runtime/metrics.ts";
 import { runProcess } from "../runtime/process.ts";
 import { systemRng } from "../runtime/rng.ts";
+import { parseCommitMode } from "../sessions/commit-mode.ts";
 import { probeRedis } from "../sessions/redis/probe.ts";
 import { connectRedisSessionStore } from "../sessions/redis/redis-session-store.ts";
 
@@ -68,7 +69,7 @@ export async function operatorMain(
     events,
     metrics,
     install: installSettings(config, keys),
-    commit: commitOf(config),
+    commit: parseCommitMode(config.redisCommit),
     publicKeys: () => ({ keys: [keys.signing.publicJwk] }),
     userNamespaces: config.userNamespaces,
   });
@@ -128,7 +129,7 @@ function createLog(config: OperatorConfig, logger: Logger): ReconnectingLog {
     username: config.redisUsername,
     password: config.redisPassword,
   };
-  const commit = commitOf(config);
+  const commit = parseCommitMode(config.redisCommit);
   const common = { clock: systemClock, rng: systemRng, logger };
   return new ReconnectingLog({
     ...common,

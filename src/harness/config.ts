@@ -1,15 +1,10 @@
 import { z } from "zod";
 import { PORTS } from "../api/names.ts";
 import { secretField } from "../runtime/config.ts";
-import type { CommitMode } from "../sessions/session-log.ts";
+import { commitSetting } from "../sessions/commit-mode.ts";
 
 const ms = (env: string, description: string, fallback: number) =>
   z.coerce.number().int().min(1).max(3_600_000).default(fallback).meta({ env, description });
-
-function commitMode(text: string): CommitMode {
-  if (text === "fsync" || text === "provider") return { mode: text };
-  return { mode: "replicas", n: Number(text.slice("replicas:".length)) };
-}
 
 export const harnessConfig = z.object({
   redisUrl: z.string().min(1).meta({
@@ -27,15 +22,7 @@ export const harnessConfig = z.object({
       description: "Password of the Redis user; none when absent.",
       secret: true,
     }),
-  redisCommit: z
-    .string()
-    .regex(/^(fsync|provider|replicas:[1-9])$/)
-    .default("fsync")
-    .transform(commitMode)
-    .meta({
-      env: "DROVER_REDIS_COMMIT",
-      description: "What makes a write committed: fsync, replicas:N or provider.",
-    }),
+  redisCommit: commitSetting,
   poolCode: z
     .string()
     .regex(/^[0-9a-z]{4}$/)

@@ -1,16 +1,10 @@
 import { z } from "zod";
 import { PORTS } from "../api/names.ts";
 import { secretField } from "../runtime/config.ts";
-import type { CommitMode } from "../sessions/session-log.ts";
+import { commitSetting } from "../sessions/commit-mode.ts";
 
 const port = z.coerce.number().int().min(0).max(65_535);
 const name = z.string().min(1).max(253);
-
-/** `fsync`, `provider` or `replicas:N`. */
-function commitMode(text: string): CommitMode {
-  if (text === "fsync" || text === "provider") return { mode: text };
-  return { mode: "replicas", n: Number(text.slice("replicas:".length)) };
-}
 
 /** Settings of the operator; the chart sets them. */
 export const operatorConfig = z.object({
@@ -61,14 +55,7 @@ export const operatorConfig = z.object({
     env: "DROVER_REDIS_SECRET_KEY",
     description: "Key inside that Secret.",
   }),
-  redisCommit: z
-    .string()
-    .regex(/^(fsync|provider|replicas:[1-9])$/, "must be fsync, provider or replicas:N")
-    .default("fsync")
-    .meta({
-      env: "DROVER_REDIS_COMMIT",
-      description: "What a committed write survives: fsync, replicas:N or provider.",
-    }),
+  redisCommit: commitSetting,
   leaseTtlMs: z.coerce.number().int().min(100).max(60_000).default(800).meta({
     env: "DROVER_LEASE_TTL_MS",
     description: "Milliseconds after which a worker's unrenewed lease may be taken.",
@@ -115,7 +102,3 @@ export const operatorConfig = z.object({
   }),
 });
 export type OperatorConfig = Readonly<z.output<typeof operatorConfig>>;
-
-export function commitOf(config: Pick<OperatorConfig, "redisCommit">): CommitMode {
-  return commitMode(config.redisCommit);
-}
