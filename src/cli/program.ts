@@ -1,4 +1,5 @@
 import { Command } from "commander";
+import { VERSION } from "../runtime/version.ts";
 
 /** What `drover run` was asked for. */
 export interface RunArguments {
@@ -37,7 +38,7 @@ const PROCESSES = {
 export function createProgram(processes: Processes): Command {
   const program = new Command("drover")
     .description("Runs AI agent sessions on your own Kubernetes")
-    .version("0.1.0")
+    .version(VERSION)
     .showHelpAfterError("(drover --help lists the commands)");
   program
     .command("run")

@@ -8,6 +8,7 @@ import { createLogger } from "../runtime/logger.ts";
 import { createRegistry } from "../runtime/metrics.ts";
 import { runProcess } from "../runtime/process.ts";
 import { systemRng } from "../runtime/rng.ts";
+import { VERSION } from "../runtime/version.ts";
 
 /** `drover cleanup`: removes what the operator made, before an uninstall. */
 export async function cleanupMain(
@@ -23,8 +24,8 @@ export async function cleanupMain(
       config.kubeconfig === undefined
         ? { from: "in-cluster" }
         : { from: "file", path: config.kubeconfig },
-    userAgent: "drover-cleanup/0.1.0",
-    metrics: createKubeMetrics(createRegistry("cleanup", "0.1.0")).restClient,
+    userAgent: `drover-cleanup/${VERSION}`,
+    metrics: createKubeMetrics(createRegistry("cleanup", VERSION)).restClient,
   });
   const { namespace, operator } = config;
   await cleanUp({ client, clock: systemClock, logger, namespace, operator }, signal);

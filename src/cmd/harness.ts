@@ -14,11 +14,10 @@ import { createLogger } from "../runtime/logger.ts";
 import { createRegistry } from "../runtime/metrics.ts";
 import { runProcess } from "../runtime/process.ts";
 import { systemRng as rng } from "../runtime/rng.ts";
+import { VERSION } from "../runtime/version.ts";
 import { parseCommitMode } from "../sessions/commit-mode.ts";
 import { createSessionLogMetrics } from "../sessions/metrics.ts";
 import { connectRedisSessionStore } from "../sessions/redis/redis-session-store.ts";
-
-const VERSION = "0.1.0";
 
 /** `drover harness`: one worker on Redis, its model and tools behind the sidecar. */
 export async function harnessMain(

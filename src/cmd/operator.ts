@@ -28,11 +28,10 @@ import { createLogger, type Logger } from "../runtime/logger.ts";
 import { createRegistry } from "../runtime/metrics.ts";
 import { runProcess } from "../runtime/process.ts";
 import { systemRng } from "../runtime/rng.ts";
+import { VERSION } from "../runtime/version.ts";
 import { parseCommitMode } from "../sessions/commit-mode.ts";
 import { probeRedis } from "../sessions/redis/probe.ts";
 import { connectRedisSessionStore } from "../sessions/redis/redis-session-store.ts";
-
-const VERSION = "0.1.0";
 
 /** `drover operator`: controllers on the leader; issuer, health and metrics on every replica. */
 export async function operatorMain(

@@ -15,9 +15,8 @@ import { createLogger, type Logger } from "../runtime/logger.ts";
 import { createRegistry } from "../runtime/metrics.ts";
 import { runProcess } from "../runtime/process.ts";
 import { systemRng } from "../runtime/rng.ts";
+import { VERSION } from "../runtime/version.ts";
 import { createRedisSessionPorts } from "../sessions/redis/redis-session-store.ts";
-
-const VERSION = "0.1.0";
 
 /** `drover proxy`: the sidecar of a harness pod; the only process there that holds credentials. */
 export async function proxyMain(

@@ -4,6 +4,7 @@ import { loadConfig } from "../runtime/config.ts";
 import { createLogger } from "../runtime/logger.ts";
 import { createRegistry } from "../runtime/metrics.ts";
 import { runProcess } from "../runtime/process.ts";
+import { VERSION } from "../runtime/version.ts";
 import { sandboxConfig } from "../sandbox/config.ts";
 import { startSandboxDaemon } from "../sandbox/daemon.ts";
 
@@ -21,7 +22,7 @@ export async function sandboxMain(
     config,
     clock: systemClock,
     logger,
-    registry: createRegistry("sandbox", "0.1.0"),
+    registry: createRegistry("sandbox", VERSION),
   });
   logger.info({ sandbox: config.sandboxId, port: daemon.port }, "sandbox listening");
   if (config.port === 0) process.stdout.write(`{"listening":${daemon.port}}\n`);

@@ -7,6 +7,7 @@ import { AppError } from "../runtime/errors.ts";
 import { createLogger } from "../runtime/logger.ts";
 import { createRegistry } from "../runtime/metrics.ts";
 import { runProcess } from "../runtime/process.ts";
+import { VERSION } from "../runtime/version.ts";
 import { scriptedModelConfig } from "../scripted-model/config.ts";
 import { parseScripts } from "../scripted-model/script.ts";
 import { createScriptedModel } from "../scripted-model/server.ts";
@@ -23,7 +24,7 @@ export async function scriptedModelMain(
     script,
     clock: systemClock,
     logger,
-    registry: createRegistry("scripted-model", "0.1.0"),
+    registry: createRegistry("scripted-model", VERSION),
     ...(config.apiKey === undefined ? {} : { apiKey: config.apiKey }),
   });
   const address = await server.listen({ host: config.host, port: config.port });

@@ -3,6 +3,7 @@ import { withDeadline } from "../runtime/abort.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { codeOf, describeError } from "../runtime/errors.ts";
 import type { Logger } from "../runtime/logger.ts";
+import { VERSION } from "../runtime/version.ts";
 import * as texts from "./outcome-texts.ts";
 import type { CallOutcome } from "./run-context.ts";
 import { toolText } from "./safe-text.ts";
@@ -132,7 +133,7 @@ export class SidecarMcpHands implements McpHands {
   }
 
   async #connect(server: string): Promise<Client> {
-    const client = new Client({ name: "drover-harness", version: "0.1.0" });
+    const client = new Client({ name: "drover-harness", version: VERSION });
     const url = new URL(`${this.#deps.sidecarUrl}/mcp/${encodeURIComponent(server)}`);
     const transport = new StreamableHTTPClientTransport(url, { fetch: this.#authorizedFetch() });
     await this.#bounded(`connecting to ${server}`, (signal) =>

@@ -53,7 +53,7 @@ export type KubeConfigSource =
 
 export interface LiveClientDeps {
   config: KubeConfigSource;
-  /** `drover-operator/0.1.0`: shows in audit logs and as the default field manager. */
+  /** Program and version: shows in audit logs and as the default field manager. */
   userAgent: string;
   clock: Clock;
   rng: Pick<Rng, "next">;

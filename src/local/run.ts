@@ -17,6 +17,7 @@ import { type Runnable, runGroup } from "../runtime/group.ts";
 import type { Logger } from "../runtime/logger.ts";
 import { createRegistry, type Registry } from "../runtime/metrics.ts";
 import type { Rng } from "../runtime/rng.ts";
+import { VERSION } from "../runtime/version.ts";
 import { parseScripts } from "../scripted-model/script.ts";
 import { createScriptedModel } from "../scripted-model/server.ts";
 import { openFileSessionStore } from "../sessions/file/file-session-store.ts";
@@ -102,7 +103,7 @@ async function runSessions(
 ): Promise<number> {
   const { clock, rng, logger } = options;
   const { data, store } = parts;
-  const registry = createRegistry("local", "0.1.0");
+  const registry = createRegistry("local", VERSION);
   const services = await startServices(options, parts, registry);
   const driver = new LocalSandboxDriver({
     operator: store.operator,
@@ -201,7 +202,7 @@ async function startServices(
           script: parseScripts(options.scripts),
           clock,
           logger,
-          registry: createRegistry("scripted-model", "0.1.0"),
+          registry: createRegistry("scripted-model", VERSION),
         })
       : undefined;
   const baseUrl =

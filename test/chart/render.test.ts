@@ -7,6 +7,7 @@ import {
   type InstallSettings,
 } from "../../src/operator/harness-pool/resources.ts";
 import { ISSUER_SECRET } from "../../src/operator/issuer/key-store.ts";
+import { VERSION } from "../../src/runtime/version.ts";
 import { installArguments } from "../e2e/installation.ts";
 import {
   CASES,
@@ -50,7 +51,7 @@ describe.each(CASES)("with $name", ({ values }) => {
           [LABELS.component]: expect.stringMatching(/^[a-z-]+$/),
           [LABELS.partOf]: "drover",
           [LABELS.managedBy]: "Helm",
-          "app.kubernetes.io/version": "0.1.0",
+          "app.kubernetes.io/version": VERSION,
         },
       });
     }
