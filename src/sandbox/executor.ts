@@ -14,7 +14,8 @@ const MAX_CALLS_AT_ONCE = 64;
 
 const LOST_TEXT =
   "The sandbox restarted while this call was running, perhaps because it ran out of memory. It may have had none, part or all of its effect. Check before repeating.";
-const STOPPED_TEXT = "the sandbox was stopped while this call was running; its effect is not known";
+const STOPPED_TEXT =
+  "the sandbox was stopped while this call was running. It may have had none, part or all of its effect. Check before repeating.";
 const CANCELLED_TEXT = "cancelled";
 const NEVER_STARTED: ExecuteResult = {
   content: "(cancelled before it started; nothing was run)",
