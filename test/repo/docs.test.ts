@@ -1,6 +1,8 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, it } from "@jest/globals";
+import { KIND_CONDITIONS, LOSS_REASONS } from "../../src/api/conditions.ts";
+import { parseManifests, validateManifest } from "../../src/local/manifest.ts";
 import { ERROR_CODES } from "../../src/runtime/errors.ts";
 
 const skipped = new Set(["node_modules", "dist", ".git"]);
@@ -77,6 +79,29 @@ describe("documents", () => {
     const documented = [...page.matchAll(/^\| `([A-Z_]+)` \|/gm)].map((match) => match[1]);
 
     expect(documented).toEqual(Object.keys(ERROR_CODES));
+  });
+});
+
+describe("guides", () => {
+  const guides = documents.filter((file) => file.startsWith("docs/guides/"));
+
+  it.each(guides)("manifests of our kinds in %s are accepted", (file) => {
+    const blocks = readFileSync(file, "utf8").matchAll(
+      /^```yaml\n(apiVersion: drover[.].*?)^```/gms,
+    );
+    const objects = [...blocks].flatMap(([, text = ""]) => parseManifests(text, file));
+
+    expect(() => objects.map((object) => validateManifest(object, file))).not.toThrow();
+  });
+
+  it("each reason that needs a person is in the page on troubleshooting", () => {
+    const page = readFileSync("docs/guides/troubleshoot.md", "utf8");
+    const stalled = Object.values(KIND_CONDITIONS).flatMap(({ Stalled = [] }) => Stalled);
+    const wanted = new Set<string>([...stalled, ...LOSS_REASONS]);
+    // Declared, and set by nothing yet.
+    for (const reason of ["Settled", "BudgetReached", "CredentialRejected"]) wanted.delete(reason);
+
+    expect([...wanted].filter((reason) => !page.includes(`\`${reason}\``))).toEqual([]);
   });
 });
 
