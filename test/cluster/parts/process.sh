@@ -26,7 +26,8 @@ start_time() {
   { sed 's/.*) //' "/proc/$1/stat" | cut -d' ' -f20; } 2>/dev/null || true
 }
 
-# alive NAME: whether the process that run started still runs. A zombie does not.
+# alive NAME: whether the process that run started still runs. A zombie does not, once all its threads
+# are: until then they hold its sockets, and the next process could not listen.
 alive() {
   local pid started
   [[ -e $PIDS/$1 ]] || return 1
@@ -35,7 +36,8 @@ alive() {
 }
 
 is_running() {
-  [[ -n ${2:-} && $(start_time "$1") == "$2" ]] && ! grep -qs '^State:.*[ZX] ' "/proc/$1/status"
+  [[ -n ${2:-} && $(start_time "$1") == "$2" ]] &&
+    grep -hs '^State:' /proc/"$1"/task/*/status | grep -qvE $'\t[ZX] '
 }
 
 # must_live NAME…: ends the script with the tail of the log when one is dead.
