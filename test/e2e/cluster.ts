@@ -92,7 +92,8 @@ export async function eventually<T>(
     } catch (error) {
       last = describeError(error);
     }
-    await delay(100);
+    // Each probe is a process or two, and two cores run the cluster too.
+    await delay(250);
   }
   throw new Error(`${what} did not happen within ${deadlineMs} ms${last ? `: ${last}` : ""}`);
 }
@@ -116,8 +117,18 @@ export async function apply(namespace: string, ...objects: object[]): Promise<vo
 }
 
 export async function waitCompleted(namespace: string, name: string, seconds = 90): Promise<void> {
-  const condition = ["--for=condition=Completed", `--timeout=${seconds}s`];
-  const result = await run("kubectl", ["wait", "-n", namespace, `ags/${name}`, ...condition]);
+  await waitFor(namespace, name, "condition=Completed", seconds);
+}
+
+/** Waits with `kubectl wait`, in its words: `condition=Ready=False`, `jsonpath={.status.state}=Idle`. */
+export async function waitFor(
+  namespace: string,
+  name: string,
+  what: string,
+  seconds = 60,
+): Promise<void> {
+  const wait = ["wait", "-n", namespace, `ags/${name}`, `--for=${what}`, `--timeout=${seconds}s`];
+  const result = await run("kubectl", wait);
   if (result.code !== 0) throw new Error(`${result.stderr}\n${await story(namespace, name)}`);
 }
 
@@ -153,22 +164,22 @@ export interface LogEntry {
   data: Record<string, unknown>;
 }
 
-async function redis(...args: string[]): Promise<string> {
-  return await kubectl([
-    "exec",
-    "-n",
-    SYSTEM,
-    `${RELEASE}-valkey-0`,
-    "--",
-    "redis-cli",
-    "--no-auth-warning",
-    "-a",
-    REDIS_PASSWORD,
-    ...args,
-  ]);
+export const REDIS_PASSWORD = "e2e-only";
+
+export async function redis(...args: string[]): Promise<string> {
+  return await redisAs(REDIS_PASSWORD, ...args);
 }
 
-export const REDIS_PASSWORD = "e2e-only";
+export async function redisAs(password: string, ...args: string[]): Promise<string> {
+  const client = ["redis-cli", "--no-auth-warning", "-a", password];
+  const pod = `${RELEASE}-valkey-0`;
+  return await kubectl(["exec", "-n", SYSTEM, pod, "--", ...client, ...args]);
+}
+
+/** A script in Redis: one process of kubectl, whatever it looks at. */
+async function redisScript(script: string, ...words: string[]): Promise<unknown> {
+  return JSON.parse(await redis("--json", "EVAL", script, "0", ...words));
+}
 
 /** Names of all keys of one session. */
 export async function keysOf(sessionId: string): Promise<string[]> {
@@ -178,27 +189,25 @@ export async function keysOf(sessionId: string): Promise<string[]> {
 
 /** Everything Redis holds, as text: for the search of secrets. */
 export async function dumpRedis(): Promise<string> {
-  const keys = (await redis("--scan")).split("\n").filter((line) => line !== "");
-  const texts: string[] = [];
-  for (const key of keys) {
-    const kind = (await redis("TYPE", key)).trim();
-    const command: Record<string, string[]> = {
-      string: ["GET", key],
-      hash: ["HGETALL", key],
-      stream: ["XRANGE", key, "-", "+"],
-      list: ["LRANGE", key, "0", "-1"],
-      zset: ["ZRANGE", key, "0", "-1"],
-    };
-    texts.push(`${key}\n${await redis(...(command[kind] ?? ["TYPE", key]))}`);
-  }
-  return texts.join("\n");
+  const dump = await redisScript(`
+    local read = { string = { 'GET' }, hash = { 'HGETALL' }, set = { 'SMEMBERS' },
+      stream = { 'XRANGE', '-', '+' }, list = { 'LRANGE', '0', '-1' }, zset = { 'ZRANGE', '0', '-1' } }
+    local all = {}
+    for _, key in ipairs(redis.call('KEYS', '*')) do
+      local command, from, to = unpack(read[redis.call('TYPE', key).ok])
+      local value = from and redis.call(command, key, from, to) or redis.call(command, key)
+      all[#all + 1] = { key, value }
+    end
+    return all`);
+  return JSON.stringify(dump);
 }
 
 /** The session's log, as Redis has it. */
 export async function readLog(sessionId: string): Promise<LogEntry[]> {
-  const key = (await keysOf(sessionId)).find((name) => name.endsWith(":l"));
-  if (key === undefined) return [];
-  const reply = JSON.parse(await redis("--json", "XRANGE", key, "-", "+")) as [string, string[]][];
+  const script = `
+    local key = redis.call('KEYS', ARGV[1])[1]
+    return key and redis.call('XRANGE', key, '-', '+') or {}`;
+  const reply = (await redisScript(script, `*${sessionId}*:l`)) as [string, string[]][];
   return reply.map(([id, fields]) => {
     const at = (name: string) => fields[fields.indexOf(name) + 1] ?? "";
     return {
@@ -207,6 +216,15 @@ export async function readLog(sessionId: string): Promise<LogEntry[]> {
       data: JSON.parse(at("d")) as Record<string, unknown>,
     };
   });
+}
+
+/** Requests the scripted model got, oldest first. */
+export async function modelRequests(): Promise<{ model: string; headers: object; text: string }[]> {
+  const service = `/api/v1/namespaces/${SYSTEM}/services/${RELEASE}-scripted-model:8080`;
+  const answer = JSON.parse(await kubectl(["get", "--raw", `${service}/proxy/requests`])) as {
+    requests: { model: string; headers: object }[];
+  };
+  return answer.requests.map((request) => ({ ...request, text: JSON.stringify(request) }));
 }
 
 export async function sessionIdOf(namespace: string, name: string): Promise<string> {

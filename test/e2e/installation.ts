@@ -1,9 +1,29 @@
 import { readFileSync } from "node:fs";
-import { helm, kubectl, REDIS_PASSWORD, RELEASE, run, SYSTEM } from "./cluster.ts";
+import {
+  apply,
+  createNamespace,
+  helm,
+  kubectl,
+  REDIS_PASSWORD,
+  RELEASE,
+  run,
+  SYSTEM,
+} from "./cluster.ts";
 
 const version = (JSON.parse(readFileSync("package.json", "utf8")) as { version: string }).version;
 /** The Redis image of the test bed; a cluster that was handed in may have another. */
 const redisImage = process.env["DROVER_REDIS_IMAGE"] ?? "drover.test/redis:7";
+
+/** The model's key, whose Secret the platform team makes before it installs. */
+export const MODEL_KEY = "e2e-marker-of-the-model-key";
+export const MODEL_KEY_SECRET = "e2e-model-key";
+
+/** The MCP server that credentials.test.ts starts: private addresses must be listed. */
+export const NOTES = {
+  namespace: "e2e-credentials",
+  host: "notes.e2e-credentials.svc.cluster.local",
+  port: 8080,
+};
 
 /** Values of the evaluation set-up, as far as the test bed differs from them. */
 export const installArguments = [
@@ -25,12 +45,27 @@ export const installArguments = [
   "scriptedModel.scripts.e2e\\.yaml=test/e2e/scripts/e2e.yaml",
   "--set",
   "defaultPool.allowedNamespaces=All",
+  "--set-json",
+  `defaultPool.inClusterServers=${JSON.stringify([{ host: NOTES.host, port: NOTES.port }])}`,
+  "--set",
+  `model.existingSecret=${MODEL_KEY_SECRET}`,
   // Two cores run the whole cluster: a worker may well be late by a second without being dead.
   "--set",
   "lease.ttlMs=3000",
   "--set",
   "lease.renewMs=1000",
 ];
+
+/** What has to be there before the chart. */
+export async function prepareSystem(): Promise<void> {
+  await createNamespace(SYSTEM);
+  await apply(SYSTEM, {
+    apiVersion: "v1",
+    kind: "Secret",
+    metadata: { name: MODEL_KEY_SECRET },
+    stringData: { "api-key": MODEL_KEY },
+  });
+}
 
 /** Installs the chart unless it is there; every file of tests begins with it. */
 export async function ensureInstalled(): Promise<void> {
@@ -39,6 +74,7 @@ export async function ensureInstalled(): Promise<void> {
     await kubectl(["wait", "-n", SYSTEM, "hrp/default", "--for=condition=Ready", "--timeout=60s"]);
     return;
   }
+  await prepareSystem();
   await helm([
     "upgrade",
     "--install",
@@ -46,7 +82,6 @@ export async function ensureInstalled(): Promise<void> {
     "charts/drover",
     "-n",
     SYSTEM,
-    "--create-namespace",
     "--wait",
     "--timeout",
     "180s",
@@ -55,6 +90,7 @@ export async function ensureInstalled(): Promise<void> {
   await kubectl(["wait", "-n", SYSTEM, "hrp/default", "--for=condition=Ready", "--timeout=120s"]);
 }
 
+export const controlPlaneImage = `drover:${version}`;
 export const sandboxImage = `drover-sandbox:${version}`;
 
 export const template = {

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, expect, it } from "@jest/globals";
 import { run, SYSTEM } from "./cluster.ts";
-import { installArguments } from "./installation.ts";
+import { installArguments, prepareSystem } from "./installation.ts";
 
 /** The commands of README's "On a cluster", as they stand there; the test bed's values are added. */
 function readmeCommands(): string[] {
@@ -13,6 +13,7 @@ function readmeCommands(): string[] {
 beforeAll(async () => {
   // The first command is an install: what an earlier file left goes first.
   await run("helm", ["uninstall", "drover", "-n", SYSTEM, "--wait", "--timeout", "120s"]);
+  await prepareSystem();
 }, 180_000);
 
 afterAll(async () => {

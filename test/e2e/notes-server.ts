@@ -1,0 +1,44 @@
+/**
+ * An MCP server that wants a bearer token and gives back, as text, the header it got: so a test sees
+ * that the credential arrived, and that no answer carries it further. Runs in the cluster, from the
+ * control-plane image; see credentials.test.ts.
+ */
+import { createServer } from "node:http";
+import { createMcpHandler, McpServer } from "@modelcontextprotocol/server";
+import { z } from "zod";
+
+let authorization = "";
+
+const handler = createMcpHandler(() => {
+  const server = new McpServer({ name: "notes", version: "1.0.0" });
+  server.registerTool(
+    "add_note",
+    { description: "Keeps a note.", inputSchema: z.object({ text: z.string() }) },
+    async ({ text }) => ({
+      content: [{ type: "text", text: `noted "${text}" for ${authorization}` }],
+    }),
+  );
+  return server;
+});
+
+const server = createServer(async (request, response) => {
+  const chunks: Buffer[] = [];
+  for await (const chunk of request) chunks.push(Buffer.from(chunk));
+  authorization = request.headers.authorization ?? "";
+  if (request.url === "/healthz") return response.end("ok");
+  if (authorization !== `Bearer ${process.env["NOTES_TOKEN"]}`) {
+    return response.writeHead(401, { "www-authenticate": "Bearer" }).end();
+  }
+  const headers = new Headers();
+  for (const [name, value] of Object.entries(request.headers)) {
+    if (typeof value === "string") headers.set(name, value);
+  }
+  const { method = "GET" } = request;
+  const body = method === "POST" ? { body: Buffer.concat(chunks) } : {};
+  const url = `http://${request.headers.host}${request.url}`;
+  const answer = await handler.fetch(new Request(url, { method, headers, ...body }));
+  response.writeHead(answer.status, Object.fromEntries(answer.headers));
+  if (answer.body !== null) for await (const chunk of answer.body) response.write(chunk);
+  return response.end();
+});
+server.listen(8080);
