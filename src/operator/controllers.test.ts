@@ -4,7 +4,7 @@ import { anOperator } from "../../test/builders/operator-on-fakes.ts";
 import { aContainer } from "../../test/builders/pods.ts";
 import { KubeError } from "../kube/errors.ts";
 import { AppError } from "../runtime/errors.ts";
-import type { Lease, OperatorLog } from "../sessions/session-log.ts";
+import type { Lease, OperatorLog, SessionRef } from "../sessions/session-log.ts";
 import {
   type AgentSession,
   agentSessions,
@@ -158,6 +158,53 @@ describe("a store that is down", () => {
   });
 });
 
+describe("a copied manifest", () => {
+  it("gets a log of its own, and its deletion leaves that of the original alone", async () => {
+    const operator = await started(anOperator());
+    const original = await sessionOf(operator);
+    const lease = await claim(operator);
+    const copy = aSession({ operatingMode: "Stopped" }, "copy");
+    await operator.kube.create(agentSessions, {
+      ...copy,
+      metadata: { ...copy.metadata, annotations: original.metadata.annotations ?? {} },
+    });
+    await operator.clock.advance(10_000);
+    await operator.kube.patch(
+      agentSessions,
+      { namespace: "team-a", name: "copy" },
+      { kind: "merge", body: { spec: { operatingMode: "Running" } } },
+    );
+    await operator.clock.advance(10_000);
+    const pinned = (await sessionOf(operator, "copy")).metadata.annotations;
+    await operator.kube.delete(agentSessions, { namespace: "team-a", name: "copy" });
+    await operator.clock.advance(10_000);
+
+    expect(Object.values(pinned ?? {})).not.toContain(lease.ref.id);
+    await expect(sessionOf(operator, "copy")).rejects.toMatchObject({ code: "NOT_FOUND" });
+    expect(await typesIn(operator, lease)).toEqual(["session.created", "user.message"]);
+  });
+
+  it("with an id that is none starts like any other", async () => {
+    const session = aSession();
+    session.metadata.annotations = { "drover.dev/session-id": "no id: at all" };
+    const operator = await started(anOperator(), session);
+
+    expect((await claim(operator)).ref.id).toMatch(/^sesn_/);
+  });
+
+  it("whose log was made for another object is neither followed nor erased", async () => {
+    const operator = await started(
+      anOperator((log) => withSnapshots(log, { name: "other", uid: "uid-of-another" })),
+    );
+    const lease = await claim(operator);
+    await operator.kube.delete(agentSessions, { namespace: "team-a", name: "hello" });
+    await operator.clock.advance(10_000);
+
+    await expect(sessionOf(operator)).rejects.toMatchObject({ code: "NOT_FOUND" });
+    expect(await typesIn(operator, lease)).toEqual(["session.created", "user.message"]);
+  });
+});
+
 describe("time", () => {
   it("a finished session with a TTL is deleted with its log when the time is over", async () => {
     const operator = await started(anOperator(), aSession({ ttlSecondsAfterFinished: 60 }));
@@ -191,6 +238,21 @@ function anOperatorPodName(lease: Lease): string {
     sessionId: lease.ref.id,
     hand: "sandbox",
     generation: 1,
+  });
+}
+
+/** Every snapshot says that it was made for this object. */
+function withSnapshots(log: OperatorLog, object: { name: string; uid: string }): OperatorLog {
+  return new Proxy(log, {
+    get(target, name: keyof OperatorLog) {
+      if (name === "snapshotOf") {
+        return async (ref: SessionRef) => {
+          const snapshot = await target.snapshotOf(ref);
+          return snapshot && { ...snapshot, object };
+        };
+      }
+      return target[name].bind(target);
+    },
   });
 }
 

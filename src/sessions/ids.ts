@@ -27,9 +27,22 @@ export function derivedSessionId(
   objectUid: string,
   pool: { code: string; partitions: number },
 ): string {
-  const digest = createHash("sha256").update(objectUid).digest();
+  const digest = digestOf(objectUid);
   const partition = (digest.readUInt32BE(16) % pool.partitions).toString(16).padStart(2, "0");
-  return `sesn_${pool.code}${partition}_${base32(digest.subarray(0, 16))}`;
+  return `sesn_${pool.code}${partition}_${uniqueOf(digest)}`;
+}
+
+/** True for the ids that `derivedSessionId` can give this object, whatever its pool; false for text that is no id. */
+export function isDerivedFrom(id: string, objectUid: string): boolean {
+  return PATTERN.exec(id)?.[3] === uniqueOf(digestOf(objectUid));
+}
+
+function digestOf(objectUid: string): Buffer {
+  return createHash("sha256").update(objectUid).digest();
+}
+
+function uniqueOf(digest: Buffer): string {
+  return base32(digest.subarray(0, 16));
 }
 
 /** 128 bits as 26 characters of Crockford's base 32. */

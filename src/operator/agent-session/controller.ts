@@ -7,7 +7,7 @@ import {
   watchObjects,
 } from "../../kube/controller.ts";
 import { isKubeError } from "../../kube/errors.ts";
-import { isBeingDeleted, objectKey, refOf } from "../../kube/objects.ts";
+import { isBeingDeleted, objectKey, refOf, uidOf } from "../../kube/objects.ts";
 import { type Outcome, settled, settledFor, stalled, waiting } from "../../kube/outcome.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { AppError, codeOf, describeError } from "../../runtime/errors.ts";
@@ -143,6 +143,7 @@ export class AgentSessionController implements Controller {
     if (snapshot === null) {
       throw new AppError("INTERNAL", `session ${ref.id} has a log and no snapshot`);
     }
+    if (snapshot.object?.uid !== uidOf(session)) throw notItsLog(session, ref);
     remembered.pinned = pinnedOf(snapshot);
     return remembered.pinned;
   }
@@ -187,6 +188,14 @@ export class AgentSessionController implements Controller {
     }
     return waiting("RedisUnreachable", STORE_DOWN_RETRY_MS, message);
   }
+}
+
+/** The id is derived from the UID, so only a store that somebody wrote to by hand can say so. */
+function notItsLog(session: AgentSession, ref: SessionRef): AppError {
+  return new AppError(
+    "INTERNAL",
+    `the log of session ${ref.id} was not made for AgentSession "${session.metadata.name}" with UID ${uidOf(session)}; it is left alone`,
+  );
 }
 
 /** A change of what it refers to may matter: no log yet, or no worker yet. */

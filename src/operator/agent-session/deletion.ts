@@ -16,7 +16,10 @@ import { sessionRefOf } from "./session-ref.ts";
 
 export interface SessionDeletionDeps {
   client: Pick<KubeClient, "delete" | "patch">;
-  log: Pick<OperatorLog, "emitEvents" | "statusOf" | "deleteSession" | "unbindSandbox">;
+  log: Pick<
+    OperatorLog,
+    "emitEvents" | "statusOf" | "snapshotOf" | "deleteSession" | "unbindSandbox"
+  >;
   /** Sandbox pods, with the index `session` (UID of the AgentSession). */
   pods: Informer<Pod>;
   events: EventSink;
@@ -76,11 +79,17 @@ export class SessionDeletion {
   ): Promise<boolean> {
     const { log } = this.#deps;
     const left = await this.#deletePods(session, signal);
-    if (ref === undefined) return left === 0;
+    if (ref === undefined || !(await this.#isItsLog(session, ref))) return left === 0;
     if (!(await this.#stopped(session, ref)) && age < STOP_MS) return false;
     if (left > 0) return false;
     await log.deleteSession(ref);
     return true;
+  }
+
+  /** What was made for another object is neither stopped nor erased. */
+  async #isItsLog(session: AgentSession, ref: SessionRef): Promise<boolean> {
+    const snapshot = await this.#deps.log.snapshotOf(ref);
+    return snapshot === null || snapshot.object?.uid === uidOf(session);
   }
 
   /** Nobody works on it any more. */
