@@ -4,7 +4,7 @@ import { anOperator } from "../../test/builders/operator-on-fakes.ts";
 import { aContainer } from "../../test/builders/pods.ts";
 import { KubeError } from "../kube/errors.ts";
 import { AppError } from "../runtime/errors.ts";
-import type { Lease, OperatorLog, SessionRef } from "../sessions/session-log.ts";
+import type { Lease, OperatorLog, SessionRef, WakeQueue } from "../sessions/session-log.ts";
 import {
   type AgentSession,
   agentSessions,
@@ -46,8 +46,11 @@ async function podsOf({ kube }: Operator): Promise<Pod[]> {
 }
 
 /** As a harness: holds the session. */
-async function claim({ store, clock }: Operator): Promise<Lease> {
-  const claims = store.queue("worker").claim({
+async function claim(
+  { store, clock }: Operator,
+  queue: WakeQueue = store.queue("worker"),
+): Promise<Lease> {
+  const claims = queue.claim({
     capacity: () => 1,
     signal: AbortSignal.timeout(30_000),
   });
@@ -56,6 +59,20 @@ async function claim({ store, clock }: Operator): Promise<Lease> {
   const { value } = await next;
   for await (const event of value.getEvents()) void event;
   return value;
+}
+
+/** As a session that kills whoever works on it, until it is put aside. */
+async function killWorkers({ store, clock }: Operator, { ref }: Lease): Promise<void> {
+  for (let died = 0; died < 10; died += 1) {
+    const [state] = await store.operator.statusOf([ref]);
+    if (state?.status !== "created") return;
+    const queue = store.queue(`worker-${died}`);
+    const claims = queue.claim({ capacity: () => 1, signal: AbortSignal.timeout(30_000) });
+    void claims[Symbol.asyncIterator]().next();
+    await clock.advance(5_000);
+    await queue.close();
+  }
+  throw new Error("the session is not put aside");
 }
 
 async function ask(lease: Lease, generation = 1): Promise<void> {
@@ -220,6 +237,27 @@ describe("time", () => {
     expect(before.status?.state).toBe("Idle");
     await expect(sessionOf(operator)).rejects.toMatchObject({ code: "NOT_FOUND" });
     expect(await operator.store.operator.statusOf([lease.ref])).toEqual([null]);
+  });
+
+  it("a session that is put aside after it was told to stop ends all the same, and its TTL runs", async () => {
+    const operator = await started(
+      anOperator(),
+      aSession({ activeDeadlineSeconds: 60, ttlSecondsAfterFinished: 60 }),
+    );
+    const queue = operator.store.queue("worker");
+    const lease = await claim(operator, queue);
+    await operator.clock.advance(70_000);
+    const asked = await typesIn(operator, lease);
+
+    await queue.close();
+    await killWorkers(operator, lease);
+    await operator.clock.advance(20_000);
+    const ended = await sessionOf(operator);
+    await operator.clock.advance(120_000);
+
+    expect(asked).toContain("session.stop_requested");
+    expect(ended.status).toMatchObject({ state: "Failed", completionTime: expect.any(String) });
+    await expect(sessionOf(operator)).rejects.toMatchObject({ code: "NOT_FOUND" });
   });
 
   it("a session past its deadline is asked to stop", async () => {

@@ -86,6 +86,7 @@ describe("status", () => {
     { mode: "Running", log: log("suspended"), says: "False/Progressing False False/Progressing" },
     { mode: "Stopped", log: log("running"), says: "False/Progressing False False/Progressing" },
     { mode: "Suspended", log: log("quarantined"), says: "True/Suspended False False/Progressing" },
+    { mode: "Stopped", log: log("quarantined"), says: "False/Quarantined True False/Progressing" },
   ])("operatingMode $mode with log $log.status is $says", ({ mode, log: state, says }) => {
     expect(ready(observed({ session: aSession({ operatingMode: mode }), log: state }))).toBe(says);
   });
@@ -175,6 +176,11 @@ describe("requests", () => {
     { mode: "Running", log: log("quarantined"), want: [] },
     { mode: "Stopped", log: log("idle", "end_turn"), want: [`stop_requested ${uid}:Stopped:1`] },
     { mode: "Stopped", log: log("terminated", "stop"), want: [] },
+    {
+      mode: "Stopped",
+      log: log("quarantined"),
+      want: [`stop_requested ${uid}:Stopped:1:quarantined:1`],
+    },
   ])("operatingMode $mode with log $log.status asks for $want", ({ mode, log: state, want }) => {
     expect(kinds(observed({ session: aSession({ operatingMode: mode }), log: state }))).toEqual(
       want,
@@ -207,6 +213,10 @@ describe("requests", () => {
     ]);
     expect(kinds(observed({ session, now: NOW - 1 }))).toEqual([]);
     expect(kinds(observed({ session, log: log("idle", "end_turn") }))).toEqual([]);
+    // The request above went to a worker that is dead.
+    expect(kinds(observed({ session, log: log("quarantined") }))).toEqual([
+      `stop_requested ${uid}:deadline:quarantined:1`,
+    ]);
   });
 });
 

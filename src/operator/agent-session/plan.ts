@@ -58,9 +58,12 @@ export function planRequests({ session, log, now }: Observed): ControlRequest[] 
     key = `${uid}:${mode}:${generation}`,
   ): ControlRequest => ({ type, data, idempotencyKey: key });
 
-  if (mode === "Stopped") return [request("session.stop_requested", { reason: "stop" })];
+  const stop = (reason: "stop" | "deadline", key: string): ControlRequest =>
+    request("session.stop_requested", { reason }, `${key}${putAside(log)}`);
+
+  if (mode === "Stopped") return [stop("stop", `${uid}:${mode}:${generation}`)];
   if (deadlineOf(session) <= now && !isFinished(log)) {
-    return [request("session.stop_requested", { reason: "deadline" }, `${uid}:deadline`)];
+    return [stop("deadline", `${uid}:deadline`)];
   }
   if (mode === "Suspended") {
     const done = log.status === "suspended" || log.status === "quarantined";
@@ -70,6 +73,14 @@ export function planRequests({ session, log, now }: Observed): ControlRequest[] 
   const wasSuspended = session.status?.state === "Suspended";
   const resume = log.status === "suspended" || (log.status === "quarantined" && wasSuspended);
   return resume ? [request("session.resume_requested")] : [];
+}
+
+/**
+ * A request that a worker had before the session was put aside takes effect on nobody any more: it
+ * is made anew, once for each time that this happens. A resume is not: one act of a person lifts once.
+ */
+function putAside(log: SessionState): string {
+  return log.status === "quarantined" ? `:quarantined:${log.epoch}` : "";
 }
 
 /** Epoch ms at which `activeDeadlineSeconds` have passed; infinite when there is none. */

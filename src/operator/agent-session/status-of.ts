@@ -50,7 +50,7 @@ function notYetAsAsked({ mode, log }: StatusInput): string | undefined {
         ? undefined
         : "the session is asked to suspend; its worker does so at the next step";
     case "Stopped":
-      return log.status === "terminated"
+      return ["quarantined", "terminated"].includes(log.status)
         ? undefined
         : "the session is asked to stop; its worker does so at the next step";
     case "Running":
