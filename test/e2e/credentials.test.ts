@@ -174,6 +174,7 @@ async function startNotesServer(): Promise<void> {
   };
   const pod = {
     automountServiceAccountToken: false,
+    terminationGracePeriodSeconds: 1,
     securityContext: { runAsNonRoot: true, seccompProfile: { type: "RuntimeDefault" } },
     containers: [container],
     volumes: [{ name: "script", configMap: { name: "notes" } }],

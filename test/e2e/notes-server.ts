@@ -3,7 +3,7 @@
  * that the credential arrived, and that no answer carries it further. Runs in the cluster, from the
  * control-plane image; see credentials.test.ts.
  */
-import { createServer } from "node:http";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { createMcpHandler, McpServer } from "@modelcontextprotocol/server";
 import { z } from "zod";
 
@@ -21,13 +21,17 @@ const handler = createMcpHandler(() => {
   return server;
 });
 
-const server = createServer(async (request, response) => {
+async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
   const chunks: Buffer[] = [];
   for await (const chunk of request) chunks.push(Buffer.from(chunk));
+  if (request.url === "/healthz") {
+    response.end("ok");
+    return;
+  }
   authorization = request.headers.authorization ?? "";
-  if (request.url === "/healthz") return response.end("ok");
   if (authorization !== `Bearer ${process.env["NOTES_TOKEN"]}`) {
-    return response.writeHead(401, { "www-authenticate": "Bearer" }).end();
+    response.writeHead(401, { "www-authenticate": "Bearer" }).end();
+    return;
   }
   const headers = new Headers();
   for (const [name, value] of Object.entries(request.headers)) {
@@ -39,6 +43,9 @@ const server = createServer(async (request, response) => {
   const answer = await handler.fetch(new Request(url, { method, headers, ...body }));
   response.writeHead(answer.status, Object.fromEntries(answer.headers));
   if (answer.body !== null) for await (const chunk of answer.body) response.write(chunk);
-  return response.end();
-});
-server.listen(8080);
+  response.end();
+}
+
+createServer((request, response) => {
+  serve(request, response).catch(() => response.destroy());
+}).listen(8080);
