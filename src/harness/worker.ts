@@ -70,7 +70,7 @@ class HarnessWorker implements Worker {
   readonly name = "worker";
   readonly #deps: WorkerDeps;
   readonly #options: WorkerOptions;
-  readonly #sessions = new Set<Promise<void>>();
+  readonly #sessions = new Map<Promise<void>, Lease>();
   readonly #failures = new Map<string, number>();
   readonly #leave = new AbortController();
   readonly #hard = new AbortController();
@@ -126,7 +126,7 @@ class HarnessWorker implements Worker {
       this.#sessions.delete(task);
       metrics.activeSessions.set(this.#sessions.size);
     });
-    this.#sessions.add(task);
+    this.#sessions.set(task, lease);
     metrics.activeSessions.set(this.#sessions.size);
   }
 
@@ -152,6 +152,9 @@ class HarnessWorker implements Worker {
       metrics.sessionEnds.inc({ outcome: "failed" });
       logger.error({ err: describeError(error), reason: codeOf(error) }, "session failed");
       await this.#putAside(lease, logger);
+    } finally {
+      // A lease that nobody works under and nobody released would be renewed for ever.
+      lease.abandon();
     }
   }
 
@@ -198,9 +201,7 @@ class HarnessWorker implements Worker {
     this.#failures.set(lease.ref.id, failures);
     try {
       await withDeadline(clock, BREAK_OFF_MS, "putting a failed session aside", async () => {
-        // What is not read counts as new, and new events make a session claimable at once.
-        const unread = lease.getEvents({ after: lease.position().seq })[Symbol.asyncIterator]();
-        while ((await unread.next()).done !== true);
+        await readOn(lease);
         if (failures >= GIVE_UP_AFTER) await this.#reportFailure(lease);
         else {
           const ms = clock.now() + backoffMs(failures, this.#options.failureBackoff, rng);
@@ -208,14 +209,13 @@ class HarnessWorker implements Worker {
         }
       });
     } catch (error) {
-      // The lease runs out by itself, and the next worker sees a takeover.
+      // Abandoned, the lease runs out by itself, and the next worker sees a takeover.
       logger.warn({ err: describeError(error) }, "failed session could not be released");
     }
   }
 
   async #reportFailure(lease: Lease): Promise<void> {
     const { rng } = this.#deps;
-    this.#failures.delete(lease.ref.id);
     const error = newEvent(rng, "session.error", {
       type: "unknown_error",
       message: "the harness failed on this session several times; its own log says why",
@@ -223,13 +223,17 @@ class HarnessWorker implements Worker {
     });
     const idle = newEvent(rng, "session.status_idle", { stop_reason: "retries_exhausted" });
     const release = { kind: "idle" as const, why: "retries_exhausted" };
-    await lease.emitEvents([error, idle], { release });
+    // A message that arrives meanwhile must be read before the session may be called idle.
+    while ((await lease.emitEvents([error, idle], { release })).status === "more") {
+      await readOn(lease);
+    }
+    this.#failures.delete(lease.ref.id);
   }
 
   /** Waits for the sessions to come to a boundary, then breaks off what has not. */
   async #drain(): Promise<void> {
     const { clock, logger } = this.#deps;
-    const all = () => Promise.all(this.#sessions);
+    const all = () => Promise.all(this.#sessions.keys());
     try {
       await withDeadline(clock, this.#options.graceMs, "handing sessions over", all);
     } catch {
@@ -237,7 +241,14 @@ class HarnessWorker implements Worker {
       logger.warn({ count: this.#sessions.size }, "grace is over, breaking off");
       await withDeadline(clock, BREAK_OFF_MS, "breaking off", all).catch(() => {
         logger.error({ count: this.#sessions.size }, "sessions left to their leases");
+        for (const lease of this.#sessions.values()) lease.abandon();
       });
     }
   }
+}
+
+/** What is not read counts as new, and new events make a session claimable at once. */
+async function readOn(lease: Lease): Promise<void> {
+  const unread = lease.getEvents({ after: lease.position().seq })[Symbol.asyncIterator]();
+  while ((await unread.next()).done !== true);
 }

@@ -274,6 +274,11 @@ export interface Lease {
   publishDelta(eventId: string, off: number, text: string): void;
   /** `more`: events arrived that were not read and the release kind is idle; the lease is kept. */
   release(release: Release): Promise<"released" | "more">;
+  /**
+   * Ends it here without telling the store, for when that cannot be told: it is not renewed any
+   * more, so it runs out and the next claim is a takeover. Aborts `lost`; harmless when it is over.
+   */
+  abandon(): void;
 }
 
 export interface SessionPorts extends LeaseReader, SnapshotReader, BindingReader {}

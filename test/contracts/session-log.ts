@@ -611,6 +611,21 @@ export function describeSessionLog(name: string, open: () => Promise<StoreUnderT
         expect(await bench.worker("b").claimOne()).toMatchObject({ epoch: 2, takeover: 0 });
       });
 
+      it("an abandoned lease runs out although its worker lives, and its holder drops it", async () => {
+        const { log, bench } = await setUp();
+        await log.createSession(newSession(newRef()));
+        const worker = bench.worker("a");
+        const lease = await worker.claimOne();
+
+        lease.abandon();
+
+        expect(lease.lost.aborted).toBe(true);
+        await expect(lease.emitEvents([event("tool.result")])).rejects.toMatchObject({
+          code: "SESSION_LEASE_LOST",
+        });
+        expect(await worker.claimOne()).toMatchObject({ epoch: 2, takeover: 1 });
+      });
+
       it("a session that backs off is claimed when its time has come, or earlier by a message", async () => {
         const { log, bench } = await setUp();
         const [slow, early] = [newRef(), newRef()];

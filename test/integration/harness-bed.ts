@@ -37,7 +37,7 @@ import { aSnapshot } from "../builders/snapshot.ts";
 import { newRef } from "../fakes/session-fixtures.ts";
 
 /** Short, so that takeovers do not make the tests slow. */
-const TIMINGS = { ttlMs: 400, renewMs: 80, pollMs: 20 };
+export const TIMINGS = { ttlMs: 400, renewMs: 80, pollMs: 20 };
 const logger =
   process.env["DROVER_TEST_LOG"] === undefined
     ? silentLogger
@@ -63,15 +63,11 @@ export interface WorkerWrap {
 }
 
 /**
- * A harness with real parts around it: a scripted model and sandbox daemons over HTTP, and the memory
- * store. What an operator does is a loop here that starts a daemon for each request.
+ * A harness with real parts around it: a scripted model and sandbox daemons over HTTP, and a store, in
+ * memory if no other is given. What an operator does is a loop here that starts a daemon for each request.
  */
 export class HarnessBed {
-  readonly store: SessionStore = createMemorySessionStore({
-    clock: systemClock,
-    rng: systemRng,
-    timings: TIMINGS,
-  });
+  readonly store: SessionStore;
   readonly root = mkdtempSync(join(tmpdir(), "drover-harness-"));
   readonly daemons = new Map<string, SandboxDaemon>();
   modelUrl = "";
@@ -83,6 +79,16 @@ export class HarnessBed {
   #key: SigningKey | undefined;
   #operator: Promise<void> = Promise.resolve();
   #workers = 0;
+
+  constructor(
+    store: SessionStore = createMemorySessionStore({
+      clock: systemClock,
+      rng: systemRng,
+      timings: TIMINGS,
+    }),
+  ) {
+    this.store = store;
+  }
 
   async start(script: string): Promise<void> {
     this.#key = await generateSigningKey("test");

@@ -73,6 +73,9 @@ export class CrashPlan {
       emitEvents: (events, options) => write(() => lease.emitEvents(events, options)),
       barrier: () => write(() => lease.barrier()),
       release: (release) => write(() => lease.release(release)),
+      abandon: () => {
+        if (!this.dead) lease.abandon();
+      },
       onEvents: (callback) => lease.onEvents((tail) => (this.dead ? undefined : callback(tail))),
       publishDelta: (id, off, text) => {
         if (!this.dead) lease.publishDelta(id, off, text);

@@ -140,6 +140,10 @@ export class BackedLease implements Lease {
     });
   }
 
+  abandon(): void {
+    if (this.#over === undefined) this.lose("its holder has abandoned it");
+  }
+
   /** The log is at least this long: from pub/sub or from a renewal. */
   noticeTail(tail: Seq): void {
     this.#tail = Math.max(this.#tail, tail);

@@ -1,0 +1,131 @@
+import { afterEach, describe, expect, it } from "@jest/globals";
+import { systemClock } from "../../src/runtime/clock.ts";
+import { AppError } from "../../src/runtime/errors.ts";
+import { silentLogger } from "../../src/runtime/logger.ts";
+import { systemRng } from "../../src/runtime/rng.ts";
+import { connectRedisSessionStore } from "../../src/sessions/redis/redis-session-store.ts";
+import type { SessionStore } from "../../src/sessions/session-log.ts";
+import { startRedis } from "../fakes/redis-server.ts";
+import { FIXTURE_POOL } from "../fakes/session-fixtures.ts";
+import { eventsOf, HarnessBed, TIMINGS } from "./harness-bed.ts";
+import { expectInvariants } from "./harness-invariants.ts";
+
+const SCRIPT = `
+scenarios:
+  slow:
+    turns:
+      - { delayMs: 1000, say: Late. }
+  quick:
+    turns: [{ say: Quick. }]
+  bash:
+    turns:
+      - tools: [{ name: bash, input: { command: "echo one >> effects" } }]
+      - { say: Done. }
+`;
+
+const cleanUps: (() => Promise<void>)[] = [];
+
+afterEach(async () => {
+  for (const cleanUp of cleanUps.splice(0).toReversed()) await cleanUp();
+});
+
+async function bedOn(store?: SessionStore): Promise<HarnessBed> {
+  const bed = new HarnessBed(store);
+  await bed.start(SCRIPT);
+  cleanUps.push(() => bed.stop());
+  return bed;
+}
+
+describe("a session whose work cannot be put aside", () => {
+  it("is taken up again after an outage of Redis that outlasts every write of its worker", async () => {
+    const redis = await startRedis();
+    cleanUps.push(() => redis.stop());
+    const store = await connectRedisSessionStore({
+      url: redis.url,
+      commit: { mode: "fsync" },
+      pools: [FIXTURE_POOL],
+      clock: systemClock,
+      rng: systemRng,
+      logger: silentLogger,
+      timings: TIMINGS,
+      writeDeadlineMs: 300,
+    });
+    const bed = await bedOn(store);
+    const running = bed.startWorker();
+    const ref = await bed.createSession("go", { model: "scripted:slow" });
+    await bed.until(
+      ref,
+      "the request",
+      (events) => eventsOf(events, "model.request_start").length > 0,
+    );
+
+    await redis.kill();
+    const end = performance.now() + 30_000;
+    while (running.worker.active > 0 && performance.now() < end) await systemClock.sleep(50);
+    expect(running.worker.active).toBe(0);
+    await redis.start();
+
+    const events = await bed.idle(ref);
+    expect(eventsOf(events, "session.status_idle").at(-1)?.data.stop_reason).toBe("end_turn");
+    expectInvariants(events, await bed.requests());
+  }, 60_000);
+
+  it("is taken up again when somebody else says that its lease is over", async () => {
+    const bed = await bedOn();
+    let refused = 0;
+    bed.startWorker({
+      sandboxClient: (client) => ({
+        ...client,
+        execute: async (address, request, signal) => {
+          refused += 1;
+          if (refused === 1) throw new AppError("SANDBOX_STALE_EPOCH", "a newer epoch was here");
+          return await client.execute(address, request, signal);
+        },
+      }),
+    });
+    const ref = await bed.createSession("go", { model: "scripted:bash" });
+
+    await bed.idle(ref);
+
+    expect(bed.file(ref, "effects")).toBe("one\n");
+  });
+
+  it("is left idle after five failures although messages arrive while it is given up", async () => {
+    const bed = await bedOn();
+    let messages = 0;
+    bed.startWorker({
+      options: { failureBackoff: { baseMs: 10, maxMs: 10 } },
+      sandboxClient: (client) => ({
+        ...client,
+        execute: () => Promise.reject(new AppError("INTERNAL", "not a daemon's answer")),
+      }),
+      queue: (queue) => ({
+        workers: () => queue.workers(),
+        quarantined: () => queue.quarantined(),
+        close: () => queue.close(),
+        claim: async function* claim(options) {
+          for await (const lease of queue.claim(options)) {
+            const emit = lease.emitEvents.bind(lease);
+            lease.emitEvents = async (events, emitOptions) => {
+              if (emitOptions?.release?.kind === "idle" && messages === 0) {
+                messages += 1;
+                await bed.say(lease.ref, "one more thing");
+              }
+              return await emit(events, emitOptions);
+            };
+            yield lease;
+          }
+        },
+      }),
+    });
+    const ref = await bed.createSession("go", { model: "scripted:bash" });
+
+    const events = await bed.idle(ref);
+
+    expect(messages).toBe(1);
+    expect(eventsOf(events, "session.error").at(-1)?.data.retry_status).toBe("exhausted");
+    expect(eventsOf(events, "session.status_idle").at(-1)?.data.stop_reason).toBe(
+      "retries_exhausted",
+    );
+  });
+});
