@@ -9,6 +9,7 @@ import {
   type AgentSession,
   agentSessions,
   agents,
+  deployments,
   harnessPools,
   type Pod,
   pods,
@@ -219,6 +220,59 @@ describe("a copied manifest", () => {
 
     await expect(sessionOf(operator)).rejects.toMatchObject({ code: "NOT_FOUND" });
     expect(await typesIn(operator, lease)).toEqual(["session.created", "user.message"]);
+  });
+});
+
+describe("a pool without workers", () => {
+  const pool = { namespace: "drover", name: "default" };
+  const readiness = async (operator: Operator) =>
+    (await sessionOf(operator)).status?.conditions?.find(({ type }) => type === "Ready");
+
+  async function workers({ kube, caches }: Operator, ready: number): Promise<void> {
+    const [deployment] = caches.deployments.list();
+    const status = { observedGeneration: 1, replicas: 2, readyReplicas: ready };
+    await kube.patchStatus(deployments, deployment?.metadata ?? { name: "" }, status);
+  }
+
+  async function inMidTurn(): Promise<Operator> {
+    const operator = await started(anOperator());
+    await workers(operator, 1);
+    await ask(await claim(operator));
+    await operator.clock.advance(200_000);
+    expect(await readiness(operator)).toMatchObject({ status: "True", reason: "Running" });
+    return operator;
+  }
+
+  it("stalls a session in mid-turn whose worker is gone, until one is back", async () => {
+    const operator = await inMidTurn();
+    await workers(operator, 0);
+    await operator.clock.advance(60_000);
+    const soon = await readiness(operator);
+    await operator.clock.advance(90_000);
+    const late = await readiness(operator);
+    await workers(operator, 1);
+    await operator.clock.advance(60_000);
+
+    expect(soon).toMatchObject({ reason: "Running" });
+    expect(late).toMatchObject({ status: "False", reason: "NoHarness" });
+    expect(await readiness(operator)).toMatchObject({ status: "True", reason: "Running" });
+  });
+
+  it("stalls it for good when the pool is deleted, also when another takes its name", async () => {
+    const operator = await inMidTurn();
+    await operator.kube.delete(harnessPools, pool);
+    const again = aPool();
+    await operator.kube.create(harnessPools, {
+      ...again,
+      metadata: { ...again.metadata, uid: "uid-of-another-pool" },
+      status: { readyReplicas: 2 },
+    });
+    await operator.clock.advance(150_000);
+
+    expect(await readiness(operator)).toMatchObject({
+      reason: "NoHarness",
+      message: expect.stringContaining("is deleted"),
+    });
   });
 });
 

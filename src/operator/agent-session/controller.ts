@@ -17,8 +17,17 @@ import { condition, inProgress, notWithoutHelp } from "../conditions.ts";
 import { type AgentSession, agentSessions } from "../kinds.ts";
 import type { ChangeFeed } from "./change-feed.ts";
 import type { SessionDeletion } from "./deletion.ts";
-import { expiryOf, nextLook, type Observed, planRequests, planStatus, SETTLE_MS } from "./plan.ts";
-import { type ReferencesDeps, readyHarnesses } from "./references.ts";
+import {
+  expiryOf,
+  isCompleted,
+  needsWorker,
+  nextLook,
+  type Observed,
+  planRequests,
+  planStatus,
+  SETTLE_MS,
+} from "./plan.ts";
+import { pinnedPool, type ReferencesDeps } from "./references.ts";
 import { referencesNotChecked } from "./resolve.ts";
 import { type Pinned, pinnedOf, type SessionMemory } from "./session-memory.ts";
 import { sessionRefOf } from "./session-ref.ts";
@@ -52,14 +61,14 @@ export class AgentSessionController implements Controller {
   constructor(deps: AgentSessionControllerDeps) {
     this.#deps = deps;
     const { sessions } = deps;
-    const waitingFor = (index: string, value: string) =>
-      sessions.byIndex(index, value).filter(isUndecided).map(objectKey);
+    const waitingFor = (index: string, value: string, waits = hasNoLog) =>
+      sessions.byIndex(index, value).filter(waits).map(objectKey);
     this.watches = [
       watchObjects(sessions),
       watchMapped(deps.agents, (_agent, key) => waitingFor("agent", key)),
       watchMapped(deps.templates, (_template, key) => waitingFor("template", key)),
       watchMapped(deps.vaults, (_vault, key) => waitingFor("vault", key)),
-      watchMapped(deps.pools, (_pool, key) => waitingFor("pool", refOf(key).name)),
+      watchMapped(deps.pools, (_pool, key) => waitingFor("pool", refOf(key).name, mayNeedWorker)),
       deps.changes.watch,
     ];
   }
@@ -120,19 +129,23 @@ export class AgentSessionController implements Controller {
     const { changes, clock, memory } = this.#deps;
     const change = changes.openChange(pinned.sessionId);
     const describesNow = change?.status === log.status && change.why === log.why;
-    const { createdAt, lastWriteAt } = memory.of(session);
+    const remembered = memory.of(session);
+    const pool = pinnedPool(this.#deps, pinned.pool);
+    const attended = (pool?.status?.readyReplicas ?? 0) > 0 || !needsWorker(session, log);
+    remembered.unattendedSince = attended ? undefined : (remembered.unattendedSince ?? clock.now());
     return {
       session,
       now: clock.now(),
       sessionId: pinned.sessionId,
       log,
       since: describesNow ? change.ts : log.lts,
-      createdAt,
-      lastWriteAt,
+      createdAt: remembered.createdAt,
+      lastWriteAt: remembered.lastWriteAt,
       resolved: pinned.resolved,
       references: pinned.references,
       asksForApproval: pinned.asksForApproval,
-      readyHarnesses: readyHarnesses(this.#deps, pinned.pool),
+      unattendedSince: remembered.unattendedSince,
+      poolPresent: pool !== undefined,
     };
   }
 
@@ -198,9 +211,20 @@ function notItsLog(session: AgentSession, ref: SessionRef): AppError {
   );
 }
 
-/** A change of what it refers to may matter: no log yet, or no worker yet. */
-function isUndecided({ status }: AgentSession): boolean {
-  return status?.sessionId === undefined || status.state === "Pending";
+/** What it refers to matters until it is pinned. */
+function hasNoLog({ status }: AgentSession): boolean {
+  return status?.sessionId === undefined;
+}
+
+/** The workers of its pool matter until it is over or rests. */
+function mayNeedWorker(session: AgentSession): boolean {
+  const { status, spec } = session;
+  return (
+    hasNoLog(session) ||
+    status?.state === "Pending" ||
+    status?.state === "Running" ||
+    (spec.operatingMode === "Stopped" && !isCompleted(session))
+  );
 }
 
 function isStoreDown(error: unknown): boolean {

@@ -3,7 +3,14 @@ import { aSession, CREATED_MS } from "../../../test/builders/kinds.ts";
 import { aSnapshot } from "../../../test/builders/snapshot.ts";
 import type { SessionState } from "../../sessions/session-log.ts";
 import type { AgentSession } from "../kinds.ts";
-import { NO_HARNESS_MS, nextLook, type Observed, planRequests, planStatus } from "./plan.ts";
+import {
+  NO_HARNESS_MS,
+  needsWorker,
+  nextLook,
+  type Observed,
+  planRequests,
+  planStatus,
+} from "./plan.ts";
 import { conditionsOf, namesIn } from "./resolve.ts";
 
 const S = 1000;
@@ -19,7 +26,7 @@ function observed(changes: Partial<Observed> & { log?: SessionState } = {}): Obs
     resolved: namesIn(aSnapshot()),
     references: conditionsOf(aSnapshot()),
     asksForApproval: false,
-    readyHarnesses: 2,
+    poolPresent: true,
     ...changes,
   };
 }
@@ -150,13 +157,55 @@ describe("status", () => {
     expect(ready(observed({ session, log: log("running") }))).toContain("False/Resumed");
   });
 
-  it("a session that no worker takes up for two minutes says that there is none", () => {
-    const lonely = { log: log("created"), readyHarnesses: 0 };
+  describe("without a worker in its pool", () => {
+    const ago = (ms: number) => ({ unattendedSince: NOW - ms });
 
-    expect(ready(observed({ ...lonely, since: NOW - NO_HARNESS_MS }))).toMatch(
-      /^False\/NoHarness True/,
+    it.each([
+      { log: log("created") },
+      { log: log("running") },
+      { log: log("running", "", true) },
+      { log: log("idle", "") },
+      { log: log("idle", "requires_action"), mode: "Stopped" },
+      { log: log("running", "", true), mode: "Suspended" },
+    ])(
+      "a session that is $log.status, leased $log.leased, mode $mode, stalls after two minutes",
+      ({ log: state, mode = "Running" }) => {
+        const session = aSession({ operatingMode: mode });
+        const late = observed({ session, log: state, ...ago(NO_HARNESS_MS) });
+        const early = observed({ session, log: state, ...ago(NO_HARNESS_MS - 1) });
+
+        expect(needsWorker(session, state)).toBe(true);
+        expect(written(late).status?.state).toBe("Pending");
+        expect(ready(late)).toMatch(/^False\/NoHarness True/);
+        expect(ready(early)).not.toContain("NoHarness");
+        expect(nextLook(early, planStatus(early))).toBe(NOW + 1);
+      },
     );
-    expect(ready(observed({ ...lonely, since: NOW - 60 * S }))).toMatch(/^False\/Pending False/);
+
+    it.each([
+      { log: log("idle", "end_turn") },
+      { log: log("idle", "requires_action") },
+      { log: log("suspended"), mode: "Suspended" },
+      { log: log("quarantined"), mode: "Stopped" },
+      { log: log("terminated", "stop"), mode: "Stopped" },
+    ])("a session that is $log.status/$log.why needs none", ({ log: state, mode = "Running" }) => {
+      expect(needsWorker(aSession({ operatingMode: mode }), state)).toBe(false);
+    });
+
+    it("it stays stalled for another operator process, and is Running when a worker is back", () => {
+      const session = written(observed(ago(NO_HARNESS_MS)));
+
+      expect(planStatus(observed({ session, ...ago(0) }))).toEqual({ kind: "unchanged" });
+      expect(ready(observed({ session }))).toMatch(/^True\/Running False/);
+    });
+
+    it("a pool that is deleted is named as such", () => {
+      const given = observed({ ...ago(NO_HARNESS_MS), poolPresent: false });
+
+      expect(
+        written(given).status?.conditions?.find(({ type }) => type === "Stalled"),
+      ).toMatchObject({ reason: "NoHarness", message: expect.stringContaining("is deleted") });
+    });
   });
 });
 

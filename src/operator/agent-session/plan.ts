@@ -18,7 +18,7 @@ import { statusFor, type WantedStatus } from "./status-of.ts";
 export const SETTLE_MS = 5_000;
 /** Between two status writes of one session, unless the second says Completed, Stalled or as asked. */
 export const WRITE_GAP_MS = 30_000;
-/** A session that no worker takes up for this long needs a person: the pool has none. */
+/** A session whose pool has had no worker for this long needs a person; a rolling update is shorter. */
 export const NO_HARNESS_MS = 120_000;
 
 export interface Observed {
@@ -35,8 +35,10 @@ export interface Observed {
   resolved: ResolvedNames;
   references: Wanted[];
   asksForApproval: boolean;
-  /** Ready workers of the pool. */
-  readyHarnesses: number;
+  /** Since when this process sees that the session needs a worker and its pool has none ready. */
+  unattendedSince?: number | undefined;
+  /** The pool that the session was made for is there. One made again by that name is another. */
+  poolPresent: boolean;
 }
 
 export interface ControlRequest {
@@ -117,25 +119,45 @@ export function planStatus(observed: Observed): StatusPlan {
 }
 
 function wantedStatus(observed: Observed): WantedStatus {
-  const { session, log, now, since } = observed;
+  const { session, log } = observed;
   const wanted = statusFor({
     log,
     mode: session.spec.operatingMode,
     asksForApproval: observed.asksForApproval,
     wasCompleted: isCompleted(session),
   });
-  const waits = wanted.state === "Pending" && !log.leased;
-  if (!waits || observed.readyHarnesses > 0 || now - since < NO_HARNESS_MS) return wanted;
+  if (noHarnessFrom(observed) > observed.now) return wanted;
   const pool = observed.resolved.pool;
-  const message = `no worker of harness pool "${pool}" is ready; look at its pods, or scale it with kubectl scale harnesspool ${pool}`;
+  const message = observed.poolPresent
+    ? `no worker of harness pool "${pool}" is ready; look at its pods, or scale it with kubectl scale harnesspool ${pool}`
+    : `harness pool "${pool}", which the session was made for, is deleted, and no other can take the session up; delete this AgentSession and create it again`;
   return {
-    ...wanted,
+    state: "Pending",
     conditions: [
       ...notWithoutHelp("NoHarness", message),
       ...wanted.conditions.filter(({ type }) => type === "Completed"),
     ],
     final: true,
   };
+}
+
+/** Epoch ms from which the session counts as without workers; infinite when it needs none, or has one. */
+function noHarnessFrom({ session, unattendedSince }: Observed): number {
+  if (unattendedSince === undefined) return Number.POSITIVE_INFINITY;
+  // Said already, maybe by the operator's previous process: it stays true until a worker is back.
+  const said = session.status?.conditions?.some(
+    ({ type, status, reason }) => type === "Stalled" && status === "True" && reason === "NoHarness",
+  );
+  return said === true ? unattendedSince : unattendedSince + NO_HARNESS_MS;
+}
+
+/**
+ * The session does not go on, or does not end as asked, unless some worker works. A lease proves
+ * nothing: that of a worker that died stands until another takes the session over.
+ */
+export function needsWorker({ spec }: AgentSession, { status, why }: SessionState): boolean {
+  if (status === "created" || status === "running") return true;
+  return status === "idle" && (why === "" || spec.operatingMode === "Stopped");
 }
 
 function buildStatus(observed: Observed, wanted: WantedStatus): AgentSessionStatus {
@@ -194,8 +216,7 @@ export function nextLook(observed: Observed, status: StatusPlan): number | undef
     times.push(deadlineOf(observed.session));
   }
   if (status.kind === "later") times.push(status.at);
-  const pending = observed.log.status === "created" || observed.log.status === "idle";
-  if (pending && observed.readyHarnesses === 0) times.push(observed.since + NO_HARNESS_MS);
+  times.push(noHarnessFrom(observed));
   const next = Math.min(...times.filter((time) => time > observed.now));
   return Number.isFinite(next) ? next : undefined;
 }

@@ -83,10 +83,11 @@ async function labelsOf(
   return found?.metadata.labels ?? {};
 }
 
-/** Ready workers of the session's pool. */
-export function readyHarnesses(
+/** The pool that a session was made for, and no other: one made again by that name has its own sessions. */
+export function pinnedPool(
   deps: Pick<ReferencesDeps, "pools" | "installNamespace">,
-  pool: string,
-): number {
-  return deps.pools.get(`${deps.installNamespace}/${pool}`)?.status?.readyReplicas ?? 0;
+  { name, uid }: { name: string; uid: string },
+): HarnessPool | undefined {
+  const pool = deps.pools.get(`${deps.installNamespace}/${name}`);
+  return pool?.metadata.uid === uid ? pool : undefined;
 }

@@ -11,7 +11,7 @@ export interface Pinned {
   references: Wanted[];
   /** Some tool waits for a person's confirmation. */
   asksForApproval: boolean;
-  pool: string;
+  pool: { name: string; uid: string };
 }
 
 /** Epoch ms. */
@@ -19,6 +19,8 @@ export interface Remembered {
   pinned?: Pinned;
   createdAt?: number;
   lastWriteAt?: number;
+  /** Since when the session needs a worker and its pool has none. */
+  unattendedSince?: number | undefined;
 }
 
 /** What this process remembers between passes; all of it can be found again or done without. */
@@ -46,7 +48,7 @@ export function pinnedOf(snapshot: SessionSnapshot): Pinned {
     resolved: namesIn(snapshot),
     references: conditionsOf(snapshot),
     asksForApproval: asksForApproval(snapshot),
-    pool: snapshot.pool.name,
+    pool: { name: snapshot.pool.name, uid: snapshot.pool.uid },
   };
 }
 
