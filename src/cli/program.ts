@@ -43,12 +43,7 @@ export function createProgram(processes: Processes): Command {
   program
     .command("run")
     .description("run the AgentSessions of manifests in this process: no cluster, no key needed")
-    .requiredOption(
-      "-f, --file <manifest>",
-      "manifest with our kinds; may be repeated",
-      collect,
-      [],
-    )
+    .requiredOption("-f, --file <manifest>", "manifest with our kinds; may be repeated", collect)
     .option("--data-dir <folder>", "where logs and sandboxes are kept")
     .option(
       "--model-url <url>",
@@ -74,7 +69,7 @@ export function createProgram(processes: Processes): Command {
   return program;
 }
 
-function collect(value: string, before: string[]): string[] {
+function collect(value: string, before: string[] = []): string[] {
   return [...before, value];
 }
 

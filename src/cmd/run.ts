@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { accessSync, constants, readdirSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -20,6 +20,9 @@ export async function runMain(
   signal: AbortSignal,
 ): Promise<number> {
   const dataHome = env["XDG_DATA_HOME"] ?? join(homedir(), ".local", "share");
+  for (const file of [options.modelKeyFile, options.credentials]) {
+    if (file !== undefined) requireReadable(file);
+  }
   const level = options.verbose ? "info" : "error";
   return await runLocal(
     {
@@ -40,6 +43,15 @@ export async function runMain(
     },
     signal,
   );
+}
+
+/** Told before anything starts, not by the first request that needs it. */
+function requireReadable(file: string): void {
+  try {
+    accessSync(file, constants.R_OK);
+  } catch (cause) {
+    throw new AppError("INPUT_INVALID", `"${file}" cannot be read`, { cause });
+  }
 }
 
 function defaultScripts(): string[] {

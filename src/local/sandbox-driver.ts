@@ -2,8 +2,9 @@ import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Jwks } from "../protocol/tokens.ts";
+import { withDeadline } from "../runtime/abort.ts";
 import type { Clock } from "../runtime/clock.ts";
-import { codeOf, describeError } from "../runtime/errors.ts";
+import { codeOf, describeError, hasCode } from "../runtime/errors.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { Rng } from "../runtime/rng.ts";
 import type { OperatorLog, SandboxRequest, SessionRef } from "../sessions/session-log.ts";
@@ -43,6 +44,8 @@ interface Hand {
 export class LocalSandboxDriver {
   readonly #options: SandboxDriverOptions;
   readonly #running = new Map<string, SandboxProcess>();
+  /** A hand is started by a request and, after a restart, by `resume`: whoever comes second waits. */
+  readonly #starting = new Map<string, Promise<void>>();
 
   constructor(options: SandboxDriverOptions) {
     this.#options = options;
@@ -76,13 +79,24 @@ export class LocalSandboxDriver {
     const { ref, hand, generation } = request;
     const id = sandboxIdOf({ ref, hand, generation });
     if (request.kind === "release") await this.#release(id);
-    else if (!this.#running.has(id)) {
-      await this.#provision({ ref, hand, generation }, request.requestId, signal);
-    }
+    else await this.#provision({ ref, hand, generation }, request.requestId, signal);
     await this.#options.operator.answered(request);
   }
 
   async #provision(hand: Hand, idempotencyKey: string, signal: AbortSignal): Promise<void> {
+    const id = sandboxIdOf(hand);
+    if (this.#running.has(id)) return;
+    let starting = this.#starting.get(id);
+    if (starting === undefined) {
+      starting = this.#startAndAnswer(hand, idempotencyKey, signal).finally(() =>
+        this.#starting.delete(id),
+      );
+      this.#starting.set(id, starting);
+    }
+    await starting;
+  }
+
+  async #startAndAnswer(hand: Hand, idempotencyKey: string, signal: AbortSignal): Promise<void> {
     const { operator, rng, logger } = this.#options;
     const sandboxId = sandboxIdOf(hand);
     try {
@@ -137,7 +151,14 @@ export class LocalSandboxDriver {
     const record = join(root, "hand.json");
     const script = snapshot?.template?.setupScript;
     if (script !== undefined && !(await exists(record))) {
-      await runSetupScript(script, place, this.#options.nodeDirectory, signal);
+      const deadlineMs = (snapshot?.template?.startDeadlineSeconds ?? 120) * 1000;
+      await withDeadline(
+        clock,
+        deadlineMs,
+        "the set-up script",
+        (limit) => runSetupScript(script, place, this.#options.nodeDirectory, limit),
+        signal,
+      );
     }
     // Written after the set-up script: a kill in between runs the script again from the start.
     await writeFile(record, JSON.stringify(hand));
@@ -180,7 +201,12 @@ export class LocalSandboxDriver {
   async #emitLost(hand: Hand, key: string, reason: string, message: string): Promise<void> {
     const data = { hand: hand.hand, generation: hand.generation, reason, message };
     const event = { id: this.#options.rng.id("sevt"), type: "sandbox.lost", data };
-    await this.#options.operator.emitEvents(hand.ref, [event], { idempotencyKey: key });
+    try {
+      await this.#options.operator.emitEvents(hand.ref, [event], { idempotencyKey: key });
+    } catch (error) {
+      // A session that is over needs no news of its sandbox.
+      if (!hasCode(error, "SESSION_CLOSED") && !hasCode(error, "SESSION_NOT_FOUND")) throw error;
+    }
   }
 
   async #handsOf(ref: SessionRef): Promise<Hand[]> {

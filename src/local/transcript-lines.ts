@@ -17,7 +17,7 @@ export function transcriptLines(event: SessionEvent): string[] {
           : [],
       );
     case "model.request_abandoned":
-      return [`harness   model request abandoned (${event.data.reason}); asking again`];
+      return [`harness   model request abandoned (${event.data.reason})`];
     case "tool.intent":
       return indent("tool", `${event.data.name} ${inputText(event.data.input)}`);
     case "tool.result":
@@ -38,6 +38,7 @@ export function transcriptLines(event: SessionEvent): string[] {
       return [`context   events ${event.data.from} to ${event.data.to} replaced by a summary`];
     case "model.request_start":
     case "sandbox.released":
+    case "tool.started":
     case "session.resume_requested":
     case "session.stop_requested":
     case "session.suspend_requested":

@@ -153,7 +153,9 @@ describe("drover run", () => {
     expect(output).toMatch(/(result {4}1\n {10}2\n)|All done/);
     const calls = readIntents();
     expect(new Set(calls).size).toBe(calls.length);
-    expect(effects()).toBe("1\n2\n");
+    // With the transcript, so that a failure tells its story.
+    if (effects() !== "1\n2\n")
+      throw new Error(`effects ${JSON.stringify(effects())} after:\n${first.output()}\n${output}`);
   });
 
   it("a finished session starts anew, with a log of its own", async () => {
