@@ -103,11 +103,7 @@ describe("making a sandbox pod", () => {
 
     await ask(lease);
     await operator.clock.advance(5_000);
-    const [pod] = await podsOf(operator);
-    await operator.kube.patchStatus(pods, pod?.metadata ?? { name: "" }, {
-      podIP: "10.0.0.9",
-      containerStatuses: [aContainer()],
-    });
+    await kubeletStarts(operator);
     await operator.clock.advance(2_000);
 
     expect(await podsOf(operator)).toHaveLength(1);
@@ -135,6 +131,27 @@ describe("making a sandbox pod", () => {
     expect(operator.events.find(({ reason }) => reason === "SandboxLost")?.note).toContain(
       "exists and is nobody's",
     );
+  });
+});
+
+describe("a sandbox given back while it is being announced", () => {
+  it("is deleted: the pass that made it had not seen the release", async () => {
+    const during = { bind: async (): Promise<void> => {} };
+    const operator = await started(anOperator((log) => beforeBinding(log, during)));
+    const lease = await claim(operator);
+    await ask(lease);
+    await operator.clock.advance(2_000);
+    during.bind = async () => {
+      during.bind = async () => {};
+      const data = { hand: "sandbox", generation: 1, reason: "changed" };
+      await lease.emitEvents([{ id: "sevt_back", type: "sandbox.released", data }]);
+      await operator.clock.advance(1_500);
+    };
+    await kubeletStarts(operator);
+    await operator.clock.advance(20_000);
+
+    expect(await typesIn(operator, lease)).toContain("sandbox.provisioned");
+    expect(await podsOf(operator)).toEqual([]);
   });
 });
 
@@ -330,6 +347,27 @@ function anOperatorPodName(lease: Lease): string {
     sessionId: lease.ref.id,
     hand: "sandbox",
     generation: 1,
+  });
+}
+
+/** The kubelet's part: the session's pod is ready. */
+async function kubeletStarts(operator: Operator): Promise<void> {
+  const [pod] = await podsOf(operator);
+  await operator.kube.patchStatus(pods, pod?.metadata ?? { name: "" }, {
+    podIP: "10.0.0.9",
+    containerStatuses: [aContainer()],
+  });
+}
+
+function beforeBinding(log: OperatorLog, during: { bind(): Promise<void> }): OperatorLog {
+  return new Proxy(log, {
+    get(target, name: keyof OperatorLog) {
+      if (name !== "bindSandbox") return target[name].bind(target);
+      return async (...args: Parameters<OperatorLog["bindSandbox"]>) => {
+        await during.bind();
+        return target.bindSandbox(...args);
+      };
+    },
   });
 }
 

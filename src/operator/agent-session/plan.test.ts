@@ -192,7 +192,7 @@ describe("status", () => {
       expect(needsWorker(aSession({ operatingMode: mode }), state)).toBe(false);
     });
 
-    it("it stays stalled for another operator process, and is Running when a worker is back", () => {
+    it("the session stays stalled for another operator process, and is Running when a worker is back", () => {
       const session = written(observed(ago(NO_HARNESS_MS)));
 
       expect(planStatus(observed({ session, ...ago(0) }))).toEqual({ kind: "unchanged" });

@@ -21,7 +21,7 @@ import { type Observed, type Plan, planSandbox } from "./plan.ts";
 import { buildSandboxPod } from "./pod.ts";
 import type { Trouble } from "./pod-diagnosis.ts";
 import type { PodMemory } from "./pod-memory.ts";
-import type { RequestFeed } from "./request-feed.ts";
+import type { OpenRequests, RequestFeed } from "./request-feed.ts";
 import { keyOfPod, type Sandbox, sandboxOf } from "./sandbox-key.ts";
 
 export interface SandboxControllerDeps {
@@ -76,7 +76,8 @@ export class SandboxController implements Controller {
   async reconcile(key: string, context: PassContext): Promise<Outcome> {
     const sandbox = sandboxOf(key);
     const { requests, memory } = this.#deps;
-    const { provision, release } = requests.open(key);
+    const open = requests.open(key);
+    const { provision, release } = open;
     const found = memory.podOf(key);
     const vanished = memory.vanishedOf(key);
     if (!provision && !release && found === undefined && vanished === undefined) return settled;
@@ -102,11 +103,11 @@ export class SandboxController implements Controller {
     if (plan.kind !== "nothing" && plan.kind !== "wait") {
       context.logger.info({ sessionId: sandbox.ref.id, plan: plan.kind }, "sandbox changes");
     }
-    return this.#apply({ key, sandbox, plan, observed, snapshot, context });
+    return this.#apply({ key, sandbox, open, plan, observed, snapshot, context });
   }
 
   async #apply(pass: Pass): Promise<Outcome> {
-    const { key, sandbox, plan, observed, snapshot } = pass;
+    const { key, sandbox, open, plan, observed, snapshot } = pass;
     const { answers, requests, memory } = this.#deps;
     const pod = observed.pod ?? observed.vanished;
     switch (plan.kind) {
@@ -119,12 +120,12 @@ export class SandboxController implements Controller {
       case "bind":
         if (pod === undefined || observed.provision === undefined) return settled;
         await answers.provisioned(sandbox, snapshot, { pod, ip: plan.ip, ...observed.provision });
-        await requests.answered(key);
+        await requests.answered(key, open);
         this.#hindrances.delete(key);
         return settledFor(Math.max(observed.limits.idleTimeoutMs, 1_000));
       case "refuse":
         await answers.refused(sandbox, snapshot, plan.trouble, observed.provision?.requestId ?? "");
-        await requests.answered(key);
+        await requests.answered(key, open);
         await this.#remove(key, observed.pod, pass.context.signal);
         return settled;
       case "lose":
@@ -138,13 +139,14 @@ export class SandboxController implements Controller {
       case "discard":
         if (pod !== undefined) await answers.unbind(uidOf(pod));
         await this.#remove(key, observed.pod, pass.context.signal);
-        await requests.answered(key);
+        await requests.answered(key, open);
         memory.forget(key);
         return settled;
     }
   }
 
-  async #create({ key, sandbox, snapshot, observed, context }: Pass): Promise<Outcome> {
+  async #create(pass: Pass): Promise<Outcome> {
+    const { key, sandbox, open, snapshot, observed, context } = pass;
     const { object, template } = snapshot ?? {};
     if (object === undefined || template === undefined || observed.provision === undefined) {
       // Only a session with an object and a template can ask; another request is a bug of the harness.
@@ -160,7 +162,7 @@ export class SandboxController implements Controller {
         trouble,
         observed.provision?.requestId ?? "",
       );
-      await this.#deps.requests.answered(key);
+      await this.#deps.requests.answered(key, open);
       return settled;
     }
     const wanted = buildSandboxPod(
@@ -181,21 +183,14 @@ export class SandboxController implements Controller {
       const refusal = refusalOf(error);
       if (refusal === undefined) throw error;
       if (refusal.kind === "namespace-gone") {
-        await this.#deps.requests.answered(key);
+        await this.#deps.requests.answered(key, open);
         return settled;
       }
       this.#hindrances.set(key, refusal.trouble);
       if (refusal.kind === "later") {
         return waiting(refusal.trouble.reason, QUOTA_RETRY_MS, refusal.trouble.message);
       }
-      return this.#apply({
-        key,
-        sandbox,
-        snapshot,
-        observed,
-        context,
-        plan: { kind: "refuse", trouble: refusal.trouble },
-      });
+      return this.#apply({ ...pass, plan: { kind: "refuse", trouble: refusal.trouble } });
     }
     return waiting("Progressing", observed.limits.startDeadlineMs, "the pod is made");
   }
@@ -255,6 +250,8 @@ function isStranger(pod: Pod, snapshot: SessionSnapshot | null): boolean {
 interface Pass {
   key: string;
   sandbox: Sandbox;
+  /** As they were when the pass looked: the answers are to these and no later ones. */
+  open: OpenRequests;
   plan: Plan;
   observed: Observed;
   snapshot: SessionSnapshot | null;

@@ -48,12 +48,19 @@ export class RequestFeed {
     return this.#open.get(key) ?? {};
   }
 
-  /** The answers are in the log: it may forget the requests. */
-  async answered(key: string): Promise<void> {
-    for (const { request } of Object.values(this.open(key))) {
+  /** The answers to these are in the log: it may forget them. What came meanwhile stays open. */
+  async answered(key: string, seen: OpenRequests): Promise<void> {
+    for (const { request } of Object.values(seen)) {
       await this.#deps.log.answered(request);
+      this.#forget(key, request);
     }
-    this.#open.delete(key);
+  }
+
+  #forget(key: string, { kind, requestId }: SandboxRequest): void {
+    const { [kind]: open, ...others } = this.open(key);
+    if (open?.request.requestId !== requestId) return;
+    if (Object.keys(others).length > 0) this.#open.set(key, others);
+    else this.#open.delete(key);
   }
 
   async run(signal: AbortSignal): Promise<void> {
