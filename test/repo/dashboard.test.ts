@@ -1,12 +1,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "@jest/globals";
 import { parser } from "@prometheus-io/lezer-promql";
-import { createHarnessMetrics } from "../../src/harness/metrics.ts";
-import { createKubeMetrics } from "../../src/kube/metrics.ts";
-import { createOperatorMetrics, observeSessions } from "../../src/operator/metrics.ts";
-import { createProxyMetrics } from "../../src/proxy/metrics.ts";
-import { createRegistry, type Registry } from "../../src/runtime/metrics.ts";
-import { createSessionLogMetrics } from "../../src/sessions/metrics.ts";
+import { METRIC_PROCESSES, metricsOfProcess } from "../../src/cmd/generate/process-metrics.ts";
 
 /**
  * A query that names what no process exports shows an empty panel and says nothing. So every query is
@@ -16,49 +11,29 @@ import { createSessionLogMetrics } from "../../src/sessions/metrics.ts";
 type SyntaxNode = ReturnType<typeof parser.parse>["topNode"];
 
 interface Metric {
-  type: "counter" | "gauge" | "histogram";
-  labels: string[];
+  type: string;
+  labels: readonly string[];
 }
 
 /** Put on every series by a scrape, whatever the process. */
 const SCRAPE_LABELS = ["instance", "job", "namespace", "pod"];
 
-const PROCESSES: Readonly<Record<string, (registry: Registry) => void>> = {
-  operator(registry) {
-    createKubeMetrics(registry);
-    createOperatorMetrics(registry);
-    observeSessions(registry, { list: () => [] }, () => 0);
-  },
-  harness(registry) {
-    createHarnessMetrics(registry);
-    createSessionLogMetrics(registry);
-  },
-  proxy: createProxyMetrics,
-};
-
 function metricsOf(process: string): Map<string, Metric> {
-  const registry = createRegistry(process, "0");
-  PROCESSES[process]?.(registry);
-  const found = registry.getMetricsAsArray() as unknown as {
-    name: string;
-    type: Metric["type"] | "summary";
-    labelNames?: string[];
-  }[];
   return new Map(
-    found.flatMap(({ name, type, labelNames = [] }): [string, Metric][] => {
+    metricsOfProcess(process).flatMap(({ name, type, labels }): [string, Metric][] => {
       if (type === "histogram") {
         return [
-          [`${name}_bucket`, { type, labels: [...labelNames, "le"] }],
-          [`${name}_sum`, { type, labels: labelNames }],
-          [`${name}_count`, { type, labels: labelNames }],
+          [`${name}_bucket`, { type, labels: [...labels, "le"] }],
+          [`${name}_sum`, { type, labels }],
+          [`${name}_count`, { type, labels }],
         ];
       }
-      return type === "summary" ? [] : [[name, { type, labels: labelNames }]];
+      return type === "summary" ? [] : [[name, { type, labels }]];
     }),
   );
 }
 
-const exported = new Map(Object.keys(PROCESSES).flatMap((process) => [...metricsOf(process)]));
+const exported = new Map(METRIC_PROCESSES.flatMap((process) => [...metricsOf(process)]));
 
 interface Panel {
   id: number;
@@ -170,7 +145,7 @@ describe("the dashboard", () => {
 
 it("a name means one thing: no two processes export a metric of ours under it", () => {
   const shared = ["drover_build_info"];
-  const names = Object.keys(PROCESSES).flatMap((process) => [...metricsOf(process).keys()]);
+  const names = METRIC_PROCESSES.flatMap((process) => [...metricsOf(process).keys()]);
   const twice = names.filter((name, at) => names.indexOf(name) !== at);
 
   expect(twice.filter((name) => name.startsWith("drover_") && !shared.includes(name))).toEqual([]);

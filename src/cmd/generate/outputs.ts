@@ -5,7 +5,7 @@ import { buildCrd } from "../../api/crd.ts";
 import { KINDS } from "../../api/kinds.ts";
 import { codeOf } from "../../runtime/errors.ts";
 import { kindPageName, renderKindPage } from "./kind-page.ts";
-import { renderConfigurationPage, renderErrorsPage } from "./reference-pages.ts";
+import { renderConfigurationPage, renderErrorsPage, renderMetricsPage } from "./reference-pages.ts";
 
 /** Folders that hold nothing but what is generated: another file in them is left over. */
 const OWN_FOLDERS = ["crds", "charts/drover/crds", "docs/kinds"];
@@ -24,6 +24,7 @@ export async function renderOutputs(root: string): Promise<Map<string, string>> 
     files.set(`docs/kinds/${kindPageName(kind.kind)}`, renderKindPage(kind));
   }
   files.set("docs/reference/errors.md", renderErrorsPage());
+  files.set("docs/reference/metrics.md", renderMetricsPage());
   files.set("docs/reference/configuration.md", await renderConfigurationPage(root));
   return files;
 }

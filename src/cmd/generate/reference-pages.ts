@@ -1,10 +1,10 @@
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { z } from "zod";
 import { configMeta } from "../../runtime/config.ts";
 import { ERROR_CODES } from "../../runtime/errors.ts";
 import { GENERATED_NOTE, page, table } from "./markdown.ts";
+import { METRIC_PROCESSES, type MetricFacts, metricsOfProcess } from "./process-metrics.ts";
 
 export function renderErrorsPage(): string {
   return page(
@@ -35,9 +35,7 @@ const PROCESSES = [
 export async function renderConfigurationPage(root: string): Promise<string> {
   const sections: string[] = [];
   for (const { name, file } of PROCESSES) {
-    const path = join(root, file);
-    if (!existsSync(path)) continue;
-    const exports: unknown = await import(pathToFileURL(path).href);
+    const exports: unknown = await import(pathToFileURL(join(root, file)).href);
     sections.push(`## drover ${name}`, settingsTable(configSchemaOf(exports, file)));
   }
   return page(
@@ -74,4 +72,30 @@ function defaultOf(field: z.ZodType): string {
   if (!absent.success) return "**required**";
   if (absent.data === undefined) return "–";
   return `\`${typeof absent.data === "string" ? absent.data : JSON.stringify(absent.data)}\``;
+}
+
+/** Node's and the client library's own metrics have pages of their own elsewhere. */
+const LIBRARY_METRICS = /^(process|nodejs)_/;
+
+export function renderMetricsPage(): string {
+  const sections = METRIC_PROCESSES.flatMap((process) => [
+    `## drover ${process}`,
+    metricsTable(metricsOfProcess(process).filter(({ name }) => !LIBRARY_METRICS.test(name))),
+  ]);
+  return page(
+    GENERATED_NOTE,
+    "# Metrics",
+    "Each process serves these on `/metrics` of its health port, beside Node's own `process_*` and `nodejs_*`. Labels come from closed sets; none is a session, user or event id. The names under `controller_runtime_`, `workqueue_`, `leader_election_` and `rest_client_` are controller-runtime's, so that its dashboards work.",
+    ...sections,
+  );
+}
+
+function metricsTable(metrics: readonly MetricFacts[]): string {
+  const rows = metrics.map(({ name, type, labels, help }) => [
+    `\`${name}\``,
+    type,
+    labels.map((label) => `\`${label}\``).join(", ") || "–",
+    help,
+  ]);
+  return table(["Metric", "Type", "Labels", "Meaning"], rows);
 }
