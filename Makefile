@@ -7,7 +7,7 @@ help: ## list the commands
 
 node_modules/.installed: package.json package-lock.json
 	@bash test/tools.sh node npm
-	npm ci --no-audit --no-fund
+	npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
 demo: node_modules/.installed ## run the example sessions in one process: no cluster, no key
