@@ -136,13 +136,13 @@ describe("making a sandbox pod", () => {
 
 describe("a sandbox given back while it is being announced", () => {
   it("is deleted: the pass that made it had not seen the release", async () => {
-    const during = { bind: async (): Promise<void> => {} };
-    const operator = await started(anOperator((log) => beforeBinding(log, during)));
+    const during = { call: async (): Promise<void> => {} };
+    const operator = await started(anOperator((log) => ahead(log, "bindSandbox", during)));
     const lease = await claim(operator);
     await ask(lease);
     await operator.clock.advance(2_000);
-    during.bind = async () => {
-      during.bind = async () => {};
+    during.call = async () => {
+      during.call = async () => {};
       const data = { hand: "sandbox", generation: 1, reason: "changed" };
       await lease.emitEvents([{ id: "sevt_back", type: "sandbox.released", data }]);
       await operator.clock.advance(1_500);
@@ -152,6 +152,48 @@ describe("a sandbox given back while it is being announced", () => {
 
     expect(await typesIn(operator, lease)).toContain("sandbox.provisioned");
     expect(await podsOf(operator)).toEqual([]);
+  });
+});
+
+describe("the release of an idle session's sandbox", () => {
+  /** Idle with a sandbox for longer than the template allows; `meanwhile` runs after the look, before the release. */
+  async function idle(meanwhile: (operator: Operator, lease: Lease) => Promise<void>) {
+    const during = { call: async (): Promise<void> => {} };
+    const operator = await started(anOperator((log) => ahead(log, "emitWhileIdle", during)));
+    const lease = await claim(operator);
+    await ask(lease);
+    await operator.clock.advance(2_000);
+    await kubeletStarts(operator);
+    await operator.clock.advance(2_000);
+    for await (const event of lease.getEvents({ after: lease.position().seq })) void event;
+    const idled = { id: "sevt_i", type: "session.status_idle", data: { stop_reason: "end_turn" } };
+    await lease.emitEvents([idled], { release: { kind: "idle", why: "end_turn" } });
+    during.call = async () => {
+      during.call = async () => {};
+      await meanwhile(operator, lease);
+    };
+    await operator.clock.advance(320_000);
+    const [pod] = await podsOf(operator);
+    const binding = await operator.store.ports.readBinding(pod?.metadata.uid ?? "");
+    return { pod, binding, types: await typesIn(operator, lease) };
+  }
+
+  it("is said, unbinds it and deletes the pod", async () => {
+    const { pod, binding, types } = await idle(async () => {});
+
+    expect(types).toContain("sandbox.released");
+    expect({ pod, binding }).toEqual({ pod: undefined, binding: null });
+  });
+
+  it("does not happen when the session woke since the operator looked", async () => {
+    const { pod, binding, types } = await idle(async ({ store }, { ref }) => {
+      const message = { id: "sevt_m", type: "user.message", data: { content: [] } };
+      await store.log.emitEvents(ref, [message], { idempotencyKey: "m" });
+    });
+
+    expect(types).not.toContain("sandbox.released");
+    expect(pod?.metadata.deletionTimestamp).toBeUndefined();
+    expect(binding).toMatchObject({ hand: "sandbox", generation: 1 });
   });
 });
 
@@ -359,13 +401,19 @@ async function kubeletStarts(operator: Operator): Promise<void> {
   });
 }
 
-function beforeBinding(log: OperatorLog, during: { bind(): Promise<void> }): OperatorLog {
+/** Runs `during.call` ahead of each call of this verb. */
+function ahead(
+  log: OperatorLog,
+  verb: keyof OperatorLog,
+  during: { call(): Promise<void> },
+): OperatorLog {
   return new Proxy(log, {
     get(target, name: keyof OperatorLog) {
-      if (name !== "bindSandbox") return target[name].bind(target);
-      return async (...args: Parameters<OperatorLog["bindSandbox"]>) => {
-        await during.bind();
-        return target.bindSandbox(...args);
+      const method = target[name];
+      if (name !== verb) return method.bind(target);
+      return async (...args: never[]) => {
+        await during.call();
+        return Reflect.apply(method, target, args);
       };
     },
   });

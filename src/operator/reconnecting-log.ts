@@ -87,6 +87,9 @@ export class ReconnectingLog implements OperatorLog, SessionPorts {
   async emitEvents(...args: Parameters<OperatorLog["emitEvents"]>) {
     return (await this.#operator()).emitEvents(...args);
   }
+  async emitWhileIdle(...args: Parameters<OperatorLog["emitWhileIdle"]>) {
+    return (await this.#operator()).emitWhileIdle(...args);
+  }
   async wake(ref: Parameters<OperatorLog["wake"]>[0]) {
     return (await this.#operator()).wake(ref);
   }

@@ -78,6 +78,8 @@ export interface AppendOp {
   known: Seq | undefined;
   key: string;
   wake: boolean;
+  /** Append only while nobody holds the session and the log ends here. */
+  onlyIfIdleAt?: Seq | undefined;
   events: readonly NewEvent[];
 }
 export interface LeasedAppendOp {
@@ -102,6 +104,7 @@ export type CreateReply = { word: "OK" | "EXISTS" };
 export type AppendReply =
   | { word: "OK"; first: Seq; last: Seq }
   | { word: "DUP"; first: Seq }
+  | { word: "MORE"; seq: Seq }
   | { word: "NOSESSION" | "CLOSED" };
 export type LeasedAppendReply =
   | { word: "OK"; first: Seq; last: Seq }

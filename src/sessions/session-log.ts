@@ -157,6 +157,15 @@ export interface SandboxBinding {
 export interface OperatorLog {
   createSession: SessionLog["createSession"];
   emitEvents: SessionLog["emitEvents"];
+  /**
+   * As `emitEvents`, only while nobody holds the session and its log ends at `at`, in one step with
+   * the append; else `more` and nothing is written. For what must not meet a worker that wakes.
+   */
+  emitWhileIdle(
+    ref: SessionRef,
+    events: NewEvent[],
+    options: { idempotencyKey: string; at: Seq },
+  ): Promise<AppendResult | "more">;
   wake: SessionLog["wake"];
   /** Removes everything the session owns; a no-op when there is nothing. */
   deleteSession(ref: SessionRef): Promise<void>;

@@ -80,6 +80,9 @@ export function appendExternal(
   if (state === null) return unchanged(state, { word: "NOSESSION" });
   if (op.known !== undefined) return unchanged(state, { word: "DUP", first: op.known });
   if (state.st === "terminated") return unchanged(state, { word: "CLOSED" });
+  if (op.onlyIfIdleAt !== undefined && (state.tok !== "" || state.seq !== op.onlyIfIdleAt)) {
+    return unchanged(state, { word: "MORE", seq: state.seq });
+  }
   const { state: filled, appended } = append(state, op.events, 0, at.now);
   const first = state.seq + 1;
   let next = filled;

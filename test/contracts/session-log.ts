@@ -548,6 +548,28 @@ export function describeSessionLog(name: string, open: () => Promise<StoreUnderT
         expect(own).toEqual([]);
         expect(heard).toEqual([3]);
       });
+
+      it("sessions that were claimed together each hear of their own log, however long the others are", async () => {
+        const { log, bench, pass } = await setUp();
+        const [long, short] = [newRef(), newRef()];
+        await log.createSession(
+          newSession(long, { events: Array.from({ length: 9 }, () => message("long")) }),
+        );
+        await log.createSession(newSession(short));
+        const leases = await bench.worker("a").tryClaim(2, 1000);
+        const lease = leases.find(({ ref }) => ref.id === short.id);
+        if (lease === undefined) throw new Error("both are free, so both are claimed");
+        await bench.readAll(lease);
+        const heard: number[] = [];
+        lease.onEvents((tail) => heard.push(tail));
+        await pass(CONTRACT_TIMINGS.renewMs * 3);
+
+        await log.emitEvents(short, [message("meanwhile")], { idempotencyKey: "k" });
+        await bench.until(() => heard.length > 0);
+
+        expect(leases).toHaveLength(2);
+        expect(heard).toEqual([2]);
+      });
     });
 
     describe("giving up a lease", () => {
@@ -824,6 +846,26 @@ export function describeSessionLog(name: string, open: () => Promise<StoreUnderT
         await lease.emitEvents([event("sandbox.requested", { hand: "main", generation: 1 })]);
 
         expect(await listening).toMatchObject([{ ref, kind: "provision", hand: "main" }]);
+      });
+
+      it("what is said only while a session is idle never meets a worker or an unread message", async () => {
+        const { log, operator, bench } = await setUp();
+        const ref = newRef();
+        await log.createSession(newSession(ref));
+        const lease = await bench.worker("a").claimOne();
+        await bench.readAll(lease);
+        const say = async (idempotencyKey: string, at: number) =>
+          await operator.emitWhileIdle(ref, [event("sandbox.released")], { idempotencyKey, at });
+
+        expect(await say("held", 1)).toBe("more");
+        await lease.release({ kind: "idle", why: "end_turn" });
+        await log.emitEvents(ref, [message("second")], { idempotencyKey: "m" });
+        expect(await say("outdated", 1)).toBe("more");
+        expect(await say("idle", 2)).toEqual({ first: 3, last: 3, duplicate: false });
+        expect(await say("idle", 2)).toEqual({ first: 3, last: 3, duplicate: true });
+
+        const types = (await all(log.getEvents(ref))).map(({ type }) => type);
+        expect(types).toEqual(["user.message", "user.message", "sandbox.released"]);
       });
 
       it("state changes of sessions from manifests are told until acknowledged; those of API sessions never", async () => {

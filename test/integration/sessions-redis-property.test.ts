@@ -63,6 +63,7 @@ const op = fc.oneof(
       key: pick,
       types,
       wake: fc.boolean(),
+      onlyIfIdle: fc.constantFrom("no", "no", "tail", "older"),
     }),
   },
   {
@@ -207,9 +208,12 @@ class Pair {
         return;
       }
       case "append": {
+        const tail = (await this.#memory.head(this.#ref(each.s)))?.pos.seq ?? 0;
+        const at = each.onlyIfIdle === "tail" ? tail : Math.max(0, tail - 1);
         const request = {
           key: `k${each.key % 4}`,
           wake: each.wake,
+          onlyIfIdleAt: each.onlyIfIdle === "no" ? undefined : at,
           events: each.types.map(eventOf),
         };
         await this.#both((backend) => backend.append(this.#ref(each.s), request, "applied"));

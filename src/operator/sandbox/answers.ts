@@ -6,14 +6,14 @@ import type { SessionSnapshot } from "../../protocol/snapshot.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { hasCode } from "../../runtime/errors.ts";
 import type { Rng } from "../../runtime/rng.ts";
-import type { OperatorLog } from "../../sessions/session-log.ts";
+import type { OperatorLog, Seq } from "../../sessions/session-log.ts";
 import { agentSessions, type Pod } from "../kinds.ts";
 import type { OperatorMetrics } from "../metrics.ts";
 import type { Trouble } from "./pod-diagnosis.ts";
 import type { Sandbox } from "./sandbox-key.ts";
 
 export interface SandboxAnswersDeps {
-  log: Pick<OperatorLog, "emitEvents" | "bindSandbox" | "unbindSandbox">;
+  log: Pick<OperatorLog, "emitEvents" | "emitWhileIdle" | "bindSandbox" | "unbindSandbox">;
   events: EventSink;
   metrics: Pick<OperatorMetrics, "sandboxLost" | "sandboxProvisionSeconds">;
   clock: Pick<Clock, "now">;
@@ -47,7 +47,7 @@ export class SandboxAnswers {
       type: "sandbox.provisioned",
       data: { hand, generation, sandboxId, address },
     });
-    if (!told) return;
+    if (told !== "told") return;
     const seconds = Math.max(0, this.#deps.clock.now() - ready.firstSeen) / 1000;
     this.#deps.metrics.sandboxProvisionSeconds.observe({ hit: "cold" }, seconds);
     this.#record(sandbox, snapshot, {
@@ -80,27 +80,32 @@ export class SandboxAnswers {
   }
 
   /**
-   * Idle for long enough. Said before the pod goes: a worker that wakes in between then asks for
-   * the next generation, instead of finding that nobody answers.
+   * Idle for long enough, if nothing has moved since the operator looked: false when something has,
+   * and then the sandbox stays. Said before it is unbound and goes: a worker that wakes right after
+   * reads it and asks for the next generation, and one that wakes before keeps what it works in.
    */
   async released(
     sandbox: Sandbox,
     snapshot: SessionSnapshot | null,
-    podUid: string,
-  ): Promise<void> {
+    { podUid, at }: { podUid: string; at: Seq },
+  ): Promise<boolean> {
     const { hand, generation } = sandbox;
-    await this.unbind(podUid);
-    const told = await this.#tell(sandbox, `released:${podUid}`, {
-      type: "sandbox.released",
+    const event = {
+      type: "sandbox.released" as const,
       data: { hand, generation, reason: "idle" },
-    });
-    if (!told) return;
-    this.#record(sandbox, snapshot, {
-      type: "Normal",
-      reason: "SandboxReleased",
-      action: "Release",
-      note: `the session is idle: ${hand}, generation ${generation}, is deleted`,
-    });
+    };
+    const told = await this.#tell(sandbox, `released:${podUid}`, event, at);
+    if (told === "more") return false;
+    await this.unbind(podUid);
+    if (told === "told") {
+      this.#record(sandbox, snapshot, {
+        type: "Normal",
+        reason: "SandboxReleased",
+        action: "Release",
+        note: `the session is idle: ${hand}, generation ${generation}, is deleted`,
+      });
+    }
+    return true;
   }
 
   async unbind(podUid: string): Promise<void> {
@@ -118,7 +123,7 @@ export class SandboxAnswers {
       type: "sandbox.lost",
       data: { hand, generation, reason, message: cut(message) },
     });
-    if (!told) return;
+    if (told !== "told") return;
     this.#deps.metrics.sandboxLost.inc({ reason });
     this.#record(sandbox, snapshot, {
       type: "Warning",
@@ -128,20 +133,25 @@ export class SandboxAnswers {
     });
   }
 
-  /** False when it had been told before, or the session has ended. */
+  /** `known` when it had been told before, or the session has ended; `more` only where `idleAt` is given. */
   async #tell(
     { ref }: Sandbox,
     idempotencyKey: string,
     event: Omit<Extract<NewSessionEvent, { type: `sandbox.${string}` }>, "id">,
-  ): Promise<boolean> {
+    idleAt?: Seq,
+  ): Promise<"told" | "known" | "more"> {
     const { log, rng } = this.#deps;
+    const events = [{ ...event, id: rng.id("sevt") }];
     try {
-      const named = { ...event, id: rng.id("sevt") };
-      const { duplicate } = await log.emitEvents(ref, [named], { idempotencyKey });
-      return !duplicate;
+      const result =
+        idleAt === undefined
+          ? await log.emitEvents(ref, events, { idempotencyKey })
+          : await log.emitWhileIdle(ref, events, { idempotencyKey, at: idleAt });
+      if (result === "more") return "more";
+      return result.duplicate ? "known" : "told";
     } catch (error) {
       // Nobody is left to hear it.
-      if (hasCode(error, "SESSION_CLOSED") || hasCode(error, "SESSION_NOT_FOUND")) return false;
+      if (hasCode(error, "SESSION_CLOSED") || hasCode(error, "SESSION_NOT_FOUND")) return "known";
       throw error;
     }
   }

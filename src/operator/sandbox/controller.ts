@@ -13,7 +13,7 @@ import { controllerOf, ForeignObjectError } from "../../kube/ownership.ts";
 import type { SessionSnapshot } from "../../protocol/snapshot.ts";
 import type { Jwks } from "../../protocol/tokens.ts";
 import type { Clock } from "../../runtime/clock.ts";
-import type { OperatorLog } from "../../sessions/session-log.ts";
+import type { OperatorLog, Seq } from "../../sessions/session-log.ts";
 import { type AgentSession, agentSessions, type Pod, pods } from "../kinds.ts";
 import type { SandboxAnswers } from "./answers.ts";
 import { refusalOf } from "./create-refusal.ts";
@@ -42,6 +42,7 @@ export interface SandboxControllerDeps {
 
 /** Room may come when another pod of the namespace ends. */
 const QUOTA_RETRY_MS = 2_000;
+const AGAIN_MS = 1_000;
 /** For a pod whose session's snapshot is gone: it is discarded whatever these say. */
 const NO_LIMITS = { startDeadlineMs: 0, idleTimeoutMs: 0 };
 
@@ -133,9 +134,7 @@ export class SandboxController implements Controller {
         await this.#remove(key, observed.pod, pass.context.signal);
         return settled;
       case "release":
-        if (pod !== undefined) await answers.released(sandbox, snapshot, uidOf(pod));
-        await this.#remove(key, observed.pod, pass.context.signal);
-        return settled;
+        return this.#release(pass, plan.at);
       case "discard":
         if (pod !== undefined) await answers.unbind(uidOf(pod));
         await this.#remove(key, observed.pod, pass.context.signal);
@@ -143,6 +142,17 @@ export class SandboxController implements Controller {
         memory.forget(key);
         return settled;
     }
+  }
+
+  async #release({ key, sandbox, observed, snapshot, context }: Pass, at: Seq): Promise<Outcome> {
+    const { pod } = observed;
+    if (pod === undefined) return settled;
+    const idle = { podUid: uidOf(pod), at };
+    const released = await this.#deps.answers.released(sandbox, snapshot, idle);
+    // Something has moved since: what that makes of the pod is for another look.
+    if (!released) return settledFor(AGAIN_MS);
+    await this.#remove(key, pod, context.signal);
+    return settled;
   }
 
   async #create(pass: Pass): Promise<Outcome> {

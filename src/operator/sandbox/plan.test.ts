@@ -106,7 +106,7 @@ describe("a pod in use", () => {
     {
       name: "of a session idle for long enough is released",
       given: { log: log("idle", false, NOW - 300_000) },
-      want: { kind: "release" },
+      want: { kind: "release", at: 5 },
     },
     {
       name: "of a session that a worker holds is never released",

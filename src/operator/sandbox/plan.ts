@@ -1,4 +1,4 @@
-import type { SessionState } from "../../sessions/session-log.ts";
+import type { Seq, SessionState } from "../../sessions/session-log.ts";
 import type { Pod } from "../kinds.ts";
 import { podDeleted, type Trouble, viewStart, whyLost } from "./pod-diagnosis.ts";
 
@@ -41,8 +41,8 @@ export type Plan =
   | { kind: "refuse"; trouble: Trouble }
   /** It was in use and is no more. */
   | { kind: "lose"; trouble: Trouble }
-  /** Nobody used it for long enough. */
-  | { kind: "release" }
+  /** Nobody used it for long enough, if the log still ends here. */
+  | { kind: "release"; at: Seq }
   /** Nobody needs to hear of it: the pod goes. */
   | { kind: "discard" }
   | { kind: "wait"; message: string; retryAfterMs: number }
@@ -111,7 +111,7 @@ function planUse({ pod, vanished, log, limits, now }: Observed): Plan {
   const unused = !log.leased && (log.status === "idle" || log.status === "quarantined");
   if (unused) {
     const left = log.lts + limits.idleTimeoutMs - now;
-    return left <= 0 ? { kind: "release" } : { kind: "nothing", recheckAfterMs: left };
+    return left <= 0 ? { kind: "release", at: log.seq } : { kind: "nothing", recheckAfterMs: left };
   }
   // Should it go idle right after this look, it is due no earlier than then.
   return { kind: "nothing", recheckAfterMs: Math.max(limits.idleTimeoutMs, MIN_IDLE_LOOK_MS) };

@@ -131,7 +131,14 @@ export class RedisBackend implements LogBackend {
         keys.sbell,
         keys.payloads,
       ],
-      args: [keys.member, keys.notify, op.key, op.wake ? "1" : "0", ...encodeEvents(op.events)],
+      args: [
+        keys.member,
+        keys.notify,
+        op.key,
+        op.wake ? "1" : "0",
+        op.onlyIfIdleAt ?? "",
+        ...encodeEvents(op.events),
+      ],
     });
     return appendReply(textsOf(reply));
   }

@@ -17,6 +17,8 @@ export function appendReply([word = "", first, last]: string[]): AppendReply {
       return { word, first: Number(first), last: Number(last) };
     case "DUP":
       return { word, first: Number(first) };
+    case "MORE":
+      return { word, seq: Number(first) };
     case "NOSESSION":
     case "CLOSED":
       return { word };

@@ -1,7 +1,7 @@
 -- Appends events of gateway or operator; wakes the session when nobody holds it.
 -- KEYS meta, log, due, bell, idempotency keys, state, sbell, payloads
--- ARGV member, channel, idempotency key, wake 0|1, payloads, events*
--- Reply: OK, first, last | DUP, first | CLOSED | NOSESSION
+-- ARGV member, channel, idempotency key, wake 0|1, seq at which it must be idle or '', payloads, events*
+-- Reply: OK, first, last | DUP, first | MORE, seq | CLOSED | NOSESSION
 
 local keys = { meta = KEYS[1], log = KEYS[2], due = KEYS[3], bell = KEYS[4],
   state = KEYS[6], sbell = KEYS[7], payloads = KEYS[8] }
@@ -17,10 +17,13 @@ end
 local log = { seq = tonumber(meta[1]), lid = meta[2], lts = tonumber(meta[3]), st = meta[4],
   why = meta[5], src = meta[6] }
 if log.st == 'terminated' then return { 'CLOSED' } end
+if ARGV[5] ~= '' and (meta[7] ~= '' or log.seq ~= tonumber(ARGV[5])) then
+  return { 'MORE', int(log.seq) }
+end
 
 local now = now_ms()
 local first = log.seq + 1
-local first_at = store_payloads(keys, 5)
+local first_at = store_payloads(keys, 6)
 append(keys, log, 0, first_at, now)
 redis.call('HSET', KEYS[5], ARGV[3], int(first) .. ':' .. int(now))
 

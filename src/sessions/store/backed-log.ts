@@ -14,6 +14,7 @@ import type {
   Head,
   NewEvent,
   Position,
+  Seq,
   SessionLog,
   SessionRef,
   StoredEvent,
@@ -81,6 +82,26 @@ export class BackedSessionLog implements SessionLog {
     events: NewEvent[],
     options: { idempotencyKey: string; durability?: Durability },
   ): Promise<AppendResult> {
+    const result = await this.#append(ref, events, options);
+    if (result === "more")
+      throw new AppError("INTERNAL", "an append without a condition was put off");
+    return result;
+  }
+
+  /** For the operator; see its contract. */
+  emitWhileIdle(
+    ref: SessionRef,
+    events: NewEvent[],
+    { idempotencyKey, at }: { idempotencyKey: string; at: Seq },
+  ): Promise<AppendResult | "more"> {
+    return this.#append(ref, events, { idempotencyKey, onlyIfIdleAt: at });
+  }
+
+  async #append(
+    ref: SessionRef,
+    events: NewEvent[],
+    options: { idempotencyKey: string; durability?: Durability; onlyIfIdleAt?: Seq },
+  ): Promise<AppendResult | "more"> {
     checkEvents(events);
     if (options.idempotencyKey === "") {
       throw new AppError("INPUT_INVALID", "an append needs an idempotency key");
@@ -89,6 +110,7 @@ export class BackedSessionLog implements SessionLog {
     const op = {
       key: options.idempotencyKey,
       wake: events.some((event) => WAKING_TYPES.has(event.type)),
+      onlyIfIdleAt: options.onlyIfIdleAt,
       events,
     };
     const reply = await observeAppend(this.#deps, durability, () =>
@@ -99,6 +121,8 @@ export class BackedSessionLog implements SessionLog {
         return { first: reply.first, last: reply.last, duplicate: false };
       case "DUP":
         return { first: reply.first, last: reply.first + events.length - 1, duplicate: true };
+      case "MORE":
+        return "more";
       case "NOSESSION":
         throw sessionNotFound(ref);
       case "CLOSED":

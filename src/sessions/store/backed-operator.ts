@@ -12,6 +12,7 @@ import type {
   PoolRegistration,
   SandboxBinding,
   SandboxRequest,
+  Seq,
   SessionRef,
   SessionState,
   StateChange,
@@ -49,6 +50,10 @@ export class BackedOperatorLog implements OperatorLog {
     options: { idempotencyKey: string; durability?: Durability },
   ) {
     return this.#log.emitEvents(ref, events, options);
+  }
+
+  emitWhileIdle(ref: SessionRef, events: NewEvent[], options: { idempotencyKey: string; at: Seq }) {
+    return this.#log.emitWhileIdle(ref, events, options);
   }
 
   wake(ref: SessionRef): Promise<void> {
