@@ -257,19 +257,20 @@ export class RedisBackend implements LogBackend {
 
   async renew(leases: readonly HeldLease[], ttlMs: number): Promise<(Seq | null)[]> {
     const groups = Map.groupBy(leases, ({ ref }) => sessionKeys(ref).prefix);
-    const seqs = new Map<string, Seq | null>();
+    // By lease: those of one claim have the same token.
+    const seqs = new Map<HeldLease, Seq | null>();
     await Promise.all(
       [...groups].map(async ([prefix, group]) => {
         const pairs = group.map(({ ref, token }) => [sessionKeys(ref).member, token] as const);
         const call = { keys: [`${prefix}q:due`], args: [prefix, ttlMs, ...pairs.flat()] };
         const reply = textsOf(await this.#run(this.#deps.command, "renew", call));
-        for (const [i, [, token]] of pairs.entries()) {
+        for (const [i, lease] of group.entries()) {
           const seq = Number(reply[i] ?? -1);
-          seqs.set(token, seq < 0 ? null : seq);
+          seqs.set(lease, seq < 0 ? null : seq);
         }
       }),
     );
-    return leases.map(({ token }) => seqs.get(token) ?? null);
+    return leases.map((lease) => seqs.get(lease) ?? null);
   }
 
   head(ref: SessionRef) {
