@@ -27,6 +27,7 @@ describe("keys", () => {
       preview: `drover:{abcd.0f}:team-a:${ID}:d`,
       payloads: `drover:{abcd.0f}:team-a:${ID}:b`,
       snapshot: `drover:s:{abcd.0f}:team-a:${ID}`,
+      bound: `drover:s:{abcd.0f}:team-a:${ID}:x`,
       index: "drover:{abcd.0f}:team-a:ix",
       notify: `drover:{abcd.0f}:team-a:${ID}:n`,
       deltas: `drover:{abcd.0f}:team-a:${ID}:v`,

@@ -27,6 +27,8 @@ export interface SessionKeys extends PartitionKeys {
   preview: string;
   payloads: string;
   snapshot: string;
+  /** Ids of the sandboxes bound to it; beside the snapshot, where a harness may only read. */
+  bound: string;
   index: string;
   notify: string;
   deltas: string;
@@ -76,6 +78,7 @@ export function sessionKeys(ref: SessionRef): SessionKeys {
     preview: `${own}:d`,
     payloads: `${own}:b`,
     snapshot: `drover:s:{${pool}.${partition}}:${member}`,
+    bound: `drover:s:{${pool}.${partition}}:${member}:x`,
     index: `${common.prefix}${ref.tenant}:ix`,
     notify: `${own}:n`,
     deltas: `${own}:v`,

@@ -180,6 +180,7 @@ export interface OperatorLog {
   changes(signal: AbortSignal): AsyncIterable<StateChange>;
   /** Forgets the change unless a newer one has taken its place. */
   ackState(change: StateChange): Promise<void>;
+  /** Kept until it is unbound or the session is deleted; a no-op when there is no such session. */
   bindSandbox(sandboxId: string, binding: SandboxBinding): Promise<void>;
   unbindSandbox(sandboxId: string): Promise<void>;
   /** Which pools `requests` and `changes` look at from now on; replaces the list. */

@@ -917,10 +917,12 @@ export function describeSessionLog(name: string, open: () => Promise<StoreUnderT
       });
 
       it("bindings of sandboxes are kept until removed", async () => {
-        const { store, operator } = await setUp();
+        const { store, log, operator } = await setUp();
+        const ref = newRef();
+        await log.createSession(newSession(ref));
         const binding = {
-          sessionId: "s",
-          tenant: "t",
+          sessionId: ref.id,
+          tenant: ref.tenant,
           hand: "main",
           generation: 2,
           ip: "10.0.0.7",
@@ -931,6 +933,37 @@ export function describeSessionLog(name: string, open: () => Promise<StoreUnderT
         await operator.unbindSandbox("pod-uid");
 
         expect(await store.ports.readBinding("pod-uid")).toBeNull();
+      });
+
+      it("bindings go with their session, and none is made for one that is gone", async () => {
+        const { store, log, operator, traces } = await setUp();
+        const [ref, other] = [newRef(), newRef()];
+        const bind = async (sandboxId: string, { tenant, id }: SessionRef) =>
+          await operator.bindSandbox(sandboxId, {
+            sessionId: id,
+            tenant,
+            hand: "main",
+            generation: 1,
+            ip: "10.0.0.7",
+          });
+        for (const one of [ref, other]) await log.createSession(newSession(one));
+        await bind("pod-1", ref);
+        await bind("pod-2", ref);
+        await bind("pod-3", other);
+        await operator.unbindSandbox("pod-2");
+
+        await operator.deleteSession(ref);
+        await bind("pod-4", ref);
+
+        expect(await traces(ref)).toEqual([]);
+        const read = async (sandboxId: string) =>
+          (await store.ports.readBinding(sandboxId))?.sessionId;
+        expect(await Promise.all(["pod-1", "pod-2", "pod-3", "pod-4"].map(read))).toEqual([
+          undefined,
+          undefined,
+          other.id,
+          undefined,
+        ]);
       });
 
       it("a pool finds its code again and another pool gets another", async () => {

@@ -50,6 +50,7 @@ describeSessionLog("redis", async () => {
         if (type === "hash" && JSON.stringify(await admin.hgetall(key)).includes(ref.id)) {
           found.push(key);
         }
+        if (type === "string" && ((await admin.get(key)) ?? "").includes(ref.id)) found.push(key);
         if (type === "zset" && (await admin.zrange(key, "0", "-1")).join().includes(ref.id)) {
           found.push(key);
         }

@@ -223,6 +223,7 @@ export class MemoryBackend implements LogBackend {
     if (log === undefined) return;
     this.#logs.delete(memberOf(ref));
     await this.#journal.removed(ref);
+    await this.#unbindAll(ref);
     this.#hint(ref, log.state.seq);
   }
 
@@ -289,6 +290,7 @@ export class MemoryBackend implements LogBackend {
   }
 
   async bindSandbox(sandboxId: string, binding: SandboxBinding): Promise<void> {
+    if (!this.#logs.has(memberOf({ tenant: binding.tenant, id: binding.sessionId }))) return;
     this.#bindings.set(sandboxId, { ...binding });
     await this.#journal.shared({ bindings: this.#bindings, pools: this.#pools });
   }
@@ -296,6 +298,12 @@ export class MemoryBackend implements LogBackend {
   async unbindSandbox(sandboxId: string): Promise<void> {
     if (!this.#bindings.delete(sandboxId)) return;
     await this.#journal.shared({ bindings: this.#bindings, pools: this.#pools });
+  }
+
+  async #unbindAll(ref: SessionRef): Promise<void> {
+    for (const [sandboxId, { tenant, sessionId }] of this.#bindings) {
+      if (tenant === ref.tenant && sessionId === ref.id) await this.unbindSandbox(sandboxId);
+    }
   }
 
   readBinding(sandboxId: string): Promise<SandboxBinding | null> {

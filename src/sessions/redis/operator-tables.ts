@@ -17,6 +17,7 @@ import {
   type PoolRegistration,
   type SandboxBinding,
   type SandboxRequest,
+  type SessionRef,
   type StateChange,
 } from "../session-log.ts";
 import { runScript, unexpected } from "./script-runner.ts";
@@ -29,6 +30,7 @@ const openRequest = z.object({
   hand: z.string(),
   generation: z.number(),
 });
+const boundTo = z.object({ tenant: z.string(), sessionId: z.string() });
 const openChange = z.object({
   state: z.enum(LOG_STATUSES),
   reason: z.string(),
@@ -118,12 +120,33 @@ export class OperatorTables {
     return record[0] === null ? null : configFrom(code, record);
   }
 
+  /**
+   * The list of a session's sandboxes first, so that its deletion finds what is bound. A session
+   * that went in between takes the binding along: nobody would remove it later.
+   */
   async bindSandbox(sandboxId: string, binding: SandboxBinding): Promise<void> {
+    const { meta, bound } = sessionKeys({ tenant: binding.tenant, id: binding.sessionId });
+    await this.#connection.sadd(bound, sandboxId);
     await this.#connection.set(bindingKey(sandboxId), JSON.stringify(binding));
+    if ((await this.#connection.exists(meta)) === 0) {
+      await this.#connection.del(bindingKey(sandboxId));
+      await this.#connection.del(bound);
+    }
   }
 
   async unbindSandbox(sandboxId: string): Promise<void> {
-    await this.#connection.del(bindingKey(sandboxId));
+    const key = bindingKey(sandboxId);
+    const { data } = boundTo.safeParse(parseJson((await this.#connection.get(key)) ?? ""));
+    await this.#connection.del(key);
+    if (data === undefined) return;
+    const { bound } = sessionKeys({ tenant: data.tenant, id: data.sessionId });
+    await this.#connection.srem(bound, sandboxId);
+  }
+
+  /** Before the session itself goes: their list goes with it. They lie in other slots, hence one by one. */
+  async unbindAll(ref: SessionRef): Promise<void> {
+    const ids = await this.#connection.smembers(sessionKeys(ref).bound);
+    await Promise.all(ids.map((id) => this.#connection.del(bindingKey(id))));
   }
 }
 

@@ -212,6 +212,7 @@ export class RedisBackend implements LogBackend {
 
   async remove(ref: SessionRef): Promise<void> {
     const keys = sessionKeys(ref);
+    await this.#read("unbinding sandboxes", () => this.#deps.tables.unbindAll(ref));
     await this.#write(`deleting session ${ref.id}`, "committed", "delete", {
       keys: [
         keys.meta,
@@ -225,6 +226,7 @@ export class RedisBackend implements LogBackend {
         keys.hands,
         keys.state,
         keys.arch,
+        keys.bound,
       ],
       args: [keys.member, ref.id, keys.notify],
     });

@@ -1,10 +1,11 @@
 -- Removes everything a session owns; a holder then gets NOSESSION. Open sandbox requests are few,
 -- so looking through them is cheap.
--- KEYS meta, log, idempotency keys, payloads, preview, snapshot, due, index, hands, state, arch
+-- KEYS meta, log, idempotency keys, payloads, preview, snapshot, due, index, hands, state, arch,
+--   bound sandboxes
 -- ARGV member, session id, channel
 -- Reply: OK
 
-redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6])
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[12])
 redis.call('ZREM', KEYS[7], ARGV[1])
 redis.call('ZREM', KEYS[8], ARGV[2])
 local hands = redis.call('HGETALL', KEYS[9])
