@@ -199,15 +199,12 @@ export const KIND_CONDITIONS: Readonly<
 
 /** Reasons of Events that are not the reason of a condition. All of them are on an AgentSession. */
 export const EVENT_REASONS = {
-  SessionCreated: "The session's log was made.",
   SessionCompleted: "The work given to the session is done, or the session ended.",
   SessionResumed: "A message woke a completed session.",
   SessionSuspended: "The session was suspended.",
-  SessionDeleted: "Pods, log and finalizer of the session are gone.",
   SandboxProvisioned: "A sandbox was made and is ready.",
   SandboxLost: "A sandbox could not be made or went away; the message says why.",
   SandboxReleased: "A sandbox was deleted because the session is idle or over.",
-  HarnessTakeover: "Another worker went on with the session after its worker died.",
   CleanupForced: "The finalizer was removed although not everything could be cleaned up.",
 } as const;
 export type EventReason = keyof typeof EVENT_REASONS;

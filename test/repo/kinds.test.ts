@@ -1,3 +1,4 @@
+import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "@jest/globals";
 import {
   CONDITIONS,
@@ -21,6 +22,16 @@ describe("conditions and reasons", () => {
     expect(new Set([...used.flatMap(([, reasons]) => reasons), ...LOSS_REASONS])).toEqual(
       new Set(Object.keys(REASONS)),
     );
+  });
+
+  it("every reason of an Event stands in code that emits it", () => {
+    const operator = readdirSync("src/operator", { recursive: true, encoding: "utf8" })
+      .filter((name) => name.endsWith(".ts") && !name.endsWith(".test.ts"))
+      .map((name) => readFileSync(`src/operator/${name}`, "utf8"))
+      .join("");
+
+    const reasons = Object.keys(EVENT_REASONS);
+    expect(reasons.filter((reason) => !operator.includes(`"${reason}"`))).toEqual([]);
   });
 
   it("names are PascalCase words and meanings are sentences", () => {

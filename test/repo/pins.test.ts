@@ -202,8 +202,8 @@ it("conditions, their reasons and the reasons of Events are the pinned ones", ()
   expect(new Set(Object.keys(EVENT_REASONS))).toEqual(
     new Set(
       names(`
-    SessionCreated SessionCompleted SessionResumed SessionSuspended SessionDeleted
-    SandboxProvisioned SandboxLost SandboxReleased HarnessTakeover CleanupForced
+    SessionCompleted SessionResumed SessionSuspended
+    SandboxProvisioned SandboxLost SandboxReleased CleanupForced
       `),
     ),
   );
