@@ -46,7 +46,8 @@ function environment(place: SandboxPlace): Record<string, string> {
 /**
  * Starts the daemon (`command` = program and arguments) as a process group of its own, listening on
  * a free loopback port. It ends when this process ends: its standard input is our pipe.
- * Throws UNAVAILABLE when it does not say within 20 s where it listens.
+ * Throws TIMEOUT when it does not say within 20 s where it listens, UNAVAILABLE when it ends before;
+ * then nothing of it is left.
  */
 export async function startSandboxProcess(
   command: readonly string[],
@@ -76,14 +77,22 @@ export async function startSandboxProcess(
     },
   });
   const ended = endOf(child);
-  // Named before anything can be asked of it, so that the next start finds it.
-  if (child.pid !== undefined) {
-    const identity: ProcessIdentity = { pid: child.pid, started: await startOf(child.pid) };
-    await writeFile(place.processRecord, JSON.stringify(identity));
+  let port: number;
+  try {
+    // Named before anything can be asked of it, so that the next start finds it.
+    if (child.pid !== undefined) {
+      const identity: ProcessIdentity = { pid: child.pid, started: await startOf(child.pid) };
+      await writeFile(place.processRecord, JSON.stringify(identity));
+    }
+    port = await withDeadline(clock, START_DEADLINE_MS, "starting a sandbox", () =>
+      Promise.race([listeningPort(child), ended.then(failToStart)]),
+    );
+  } catch (error) {
+    // Nobody would hold it: neither it nor what it started may live on.
+    killGroup(child.pid);
+    await ended;
+    throw error;
   }
-  const port = await withDeadline(clock, START_DEADLINE_MS, "starting a sandbox", () =>
-    Promise.race([listeningPort(child), ended.then(failToStart)]),
-  );
   return {
     address: `127.0.0.1:${port}`,
     ended,
