@@ -52,6 +52,9 @@ export function planCompaction(input: CompactionInput): CompactionPlan {
   return forced || size > room ? { kind: "stuck" } : { kind: "none" };
 }
 
+/** The answer itself holds what an intent says, and was counted. */
+const UNSHOWN = new Set<SessionEvent["type"]>(["tool.intent", "tool.started"]);
+
 /**
  * The last request's own count plus an estimate of what came since; an estimate of everything when
  * there is none, or when a compaction has made it void.
@@ -74,7 +77,7 @@ export function contextTokens(
     usage.cache_read_input_tokens +
     usage.output_tokens;
   if (counted === 0) return whole;
-  const since = visible.filter((event) => event.seq > last.seq && event.type !== "tool.intent");
+  const since = visible.filter((event) => event.seq > last.seq && !UNSHOWN.has(event.type));
   return counted + estimateTokens(since.map((event) => event.data));
 }
 

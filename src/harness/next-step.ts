@@ -17,8 +17,9 @@ export function nextStep(state: SessionState): Step {
   if (state.terminated) return { kind: "closed" };
   if (state.stop !== undefined) return { kind: "terminate", reason: state.stop };
   if (state.openRequest !== undefined) return { kind: "abandon", req: state.openRequest.req };
-  if (state.suspended) return { kind: "suspend" };
   const pending = pendingCalls(state);
+  // Nobody is waiting for the answer of a call that has been sent: it is settled as unknown first.
+  if (state.suspended && !pending.some((call) => call.started)) return { kind: "suspend" };
   if (pending.some((call) => dutyOf(state, call) !== "wait")) return { kind: "tools" };
   if (pending.length > 0) return idle(state, "requires_action");
   if (wantsRequest(state)) return { kind: "request" };

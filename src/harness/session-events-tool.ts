@@ -57,9 +57,15 @@ export function readSessionEvents(
   return { content: slice.map(line).join("\n"), isError: false };
 }
 
+const MACHINERY = new Set<SessionEvent["type"]>([
+  "model.request_start",
+  "tool.intent",
+  "tool.started",
+]);
+
 /** What the model itself took part in; the machinery between is noise to it. */
 function isTelling({ type }: SessionEvent): boolean {
-  return !type.startsWith("sandbox.") && type !== "model.request_start" && type !== "tool.intent";
+  return !type.startsWith("sandbox.") && !MACHINERY.has(type);
 }
 
 function line(event: SessionEvent): string {

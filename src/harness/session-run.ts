@@ -29,7 +29,6 @@ export class SessionRun {
   readonly #deps: SessionRunDeps;
   readonly #sandbox: SandboxHands;
   #catalog: Promise<ToolCatalog> | undefined;
-  #orphans: ReadonlySet<string> = new Set();
   /** Failed attempts of the current request, in a row. */
   #failures = 0;
   #tooLong = false;
@@ -42,12 +41,11 @@ export class SessionRun {
   }
 
   async run(): Promise<RunEnd> {
-    const { journal, lease, signals } = this.#deps;
+    const { journal, signals } = this.#deps;
     await journal.load();
-    if (lease.takeover > 0) this.#orphans = this.#findOrphans();
     for (;;) {
       signals.dead.throwIfAborted();
-      if (signals.leave.aborted && this.#orphans.size === 0) return await this.#handOver();
+      if (signals.leave.aborted) return await this.#handOver();
       const end = await this.#take(nextStep(journal.state));
       if (end !== undefined) return end;
     }
@@ -79,8 +77,7 @@ export class SessionRun {
   }
 
   async #runTools(): Promise<void> {
-    await new ToolRound({ ...this.#deps, sandbox: this.#sandbox, orphans: this.#orphans }).run();
-    this.#orphans = new Set();
+    await new ToolRound({ ...this.#deps, sandbox: this.#sandbox }).run();
   }
 
   async #request(): Promise<RunEnd | undefined> {
@@ -202,17 +199,6 @@ export class SessionRun {
   async #handOver(): Promise<RunEnd> {
     await this.#deps.journal.release({ kind: "requeue" });
     return "handed_over";
-  }
-
-  /** Calls that the last holder may have begun and that cannot be asked about: never repeated. */
-  #findOrphans(): Set<string> {
-    const calls = pendingCalls(this.#deps.journal.state).filter(
-      ({ intent, confirmation }) =>
-        intent.target === "mcp" &&
-        intent.class === "at_most_once" &&
-        (intent.permission === "allow" || confirmation?.allow === true),
-    );
-    return new Set(calls.map((call) => call.intent.id));
   }
 
   #tools(): Promise<ToolCatalog> {

@@ -10,6 +10,8 @@ export interface ToolCall {
   /** Id of the intent event; clients name calls by it. */
   eventId: string;
   seq: number;
+  /** It may have been sent, by this holder or by one before it; only calls that cannot be repeated say so. */
+  started?: { seq: number };
   confirmation?: { seq: number; allow: boolean; message: string | undefined };
   result?: ToolResult;
 }
@@ -96,6 +98,7 @@ export function applyEvent(state: SessionState, event: SessionEvent): void {
       applyRequest(state, event);
       return;
     case "tool.intent":
+    case "tool.started":
     case "tool.result":
     case "user.tool_confirmation":
     case "user.custom_tool_result":
@@ -163,13 +166,22 @@ function applyRequest(
 function applyTool(
   state: SessionState,
   event: EventOf<
-    "tool.intent" | "tool.result" | "user.tool_confirmation" | "user.custom_tool_result"
+    | "tool.intent"
+    | "tool.started"
+    | "tool.result"
+    | "user.tool_confirmation"
+    | "user.custom_tool_result"
   >,
 ): void {
   switch (event.type) {
     case "tool.intent":
       state.calls.set(event.data.id, { intent: event.data, eventId: event.id, seq: event.seq });
       return;
+    case "tool.started": {
+      const call = state.calls.get(event.data.id);
+      if (call !== undefined) call.started = { seq: event.seq };
+      return;
+    }
     case "tool.result":
       settle(state.calls.get(event.data.id), {
         seq: event.seq,

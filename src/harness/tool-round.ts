@@ -2,7 +2,7 @@ import type { McpHands } from "./mcp-hands.ts";
 import { toolLabel } from "./metrics.ts";
 import { type CallDuty, dutyOf, pendingCalls } from "./next-step.ts";
 import * as texts from "./outcome-texts.ts";
-import { type CallOutcome, type RunContext, resultEvent } from "./run-context.ts";
+import { type CallOutcome, newEvent, type RunContext, resultEvent } from "./run-context.ts";
 import type { HandAnswer, SandboxHands } from "./sandbox-hands.ts";
 import { readSessionEvents } from "./session-events-tool.ts";
 import type { ToolCall } from "./session-state.ts";
@@ -10,8 +10,6 @@ import type { ToolCall } from "./session-state.ts";
 export interface ToolRoundDeps extends RunContext {
   sandbox: Pick<SandboxHands, "call">;
   mcp: McpHands;
-  /** Calls that a dead worker may have started and that nobody can ask about. */
-  orphans: ReadonlySet<string>;
 }
 
 /**
@@ -69,8 +67,8 @@ export class ToolRound {
       const duty = dutyOf(state, call);
       const busy = duty === "run" && isShell(call) && shells.has(call.intent.hand ?? "");
       if (duty === "run" && isShell(call)) shells.add(call.intent.hand ?? "");
-      // A call that a dead worker may have begun is settled even on the way out.
-      const held = this.#leave.aborted && duty === "run" && !this.#deps.orphans.has(id);
+      // What an earlier holder has sent is settled even on the way out.
+      const held = this.#leave.aborted && duty === "run" && call.started === undefined;
       if (busy || held || duty === "wait" || this.#inFlight.has(id) || this.#left.has(id))
         return [];
       return [[call, duty]];
@@ -99,7 +97,9 @@ export class ToolRound {
   async #answer(call: ToolCall, duty: CallDuty): Promise<HandAnswer> {
     const { target } = call.intent;
     if (duty === "deny") return texts.denied(call.confirmation?.message);
-    if (this.#deps.orphans.has(call.intent.id)) return texts.outcomeUnknown;
+    if (call.started !== undefined) {
+      return duty === "cancel" ? texts.interruptedUnknown : texts.outcomeUnknown;
+    }
     if (target === "sandbox" && mayHaveStarted(call)) return await this.#inSandbox(call);
     if (duty === "cancel") return texts.interrupted;
     if (target === "mcp") return await this.#onServer(call);
@@ -121,10 +121,14 @@ export class ToolRound {
 
   async #onServer(call: ToolCall): Promise<CallOutcome> {
     const { hand, name, input, id, class: kind } = call.intent;
-    const { signals, mcp } = this.#deps;
+    const { journal, rng, signals, mcp } = this.#deps;
     const cancel = this.#cancelSignal(call);
     const signal = AbortSignal.any([cancel.signal, signals.hard, signals.dead, this.#stop.signal]);
     try {
+      if (kind !== "read_only") {
+        await journal.append([newEvent(rng, "tool.started", { id })], { durability: "committed" });
+        if (cancel.signal.aborted) return texts.interrupted;
+      }
       return await mcp.callTool({
         server: hand ?? "",
         tool: name,
@@ -136,7 +140,8 @@ export class ToolRound {
     } catch (error) {
       signals.dead.throwIfAborted();
       if (cancel.signal.aborted) return texts.interruptedUnknown;
-      if (signals.hard.aborted) return texts.outcomeUnknown;
+      // Of a round that failed elsewhere too: what was sent is never sent again.
+      if (signals.hard.aborted || this.#stop.signal.aborted) return texts.outcomeUnknown;
       throw error;
     } finally {
       cancel.close();

@@ -96,6 +96,11 @@ export const sessionEventData = {
     /** `ask`: waits for user.tool_confirmation; `deny`: refused by policy. */
     permission: z.enum(["allow", "ask", "deny"]),
   }),
+  /**
+   * A call that must not be made twice is about to be sent; durable before it is. Whoever finds it
+   * without a result did not send it, and so cannot know what became of it.
+   */
+  "tool.started": z.object({ id: z.string() }),
   "tool.result": z.object({
     id: z.string(),
     content: z.string(),
