@@ -26,8 +26,9 @@ export const SANDBOX_LOST_REASONS = [
   "OutOfMemory",
   "Evicted",
   "PodDeleted",
+  "PodFailed",
   "NodeLost",
-  "DeadlineExceeded",
+  "StartDeadlineExceeded",
 ] as const;
 
 export type SandboxLostReason = (typeof SANDBOX_LOST_REASONS)[number];

@@ -193,7 +193,8 @@ it("conditions, their reasons and the reasons of Events are the pinned ones", ()
     WaitingForApproval WaitingForClientTool Suspended Stopped Resumed EndTurn Interrupted
     InvalidSpec InvalidReference TemplateRequired NamespaceNotAllowed AccessDenied
     CredentialRejected Failed BudgetReached DeadlineExceeded Quarantined NoHarness
-    ImagePullFailed Unschedulable QuotaExceeded PodRefused ConfigError CrashLoop SetupFailed
+    ImagePullFailed Unschedulable QuotaExceeded PodRefused PodFailed ConfigError CrashLoop
+    StartDeadlineExceeded SetupFailed
     ExitedEarly OutOfMemory Evicted PodDeleted NodeLost Unreachable ProcessEnded
     RedisUnreachable RedisAuthFailed RedisEvicts DurabilityNotKept RedisUnsupported
       `),

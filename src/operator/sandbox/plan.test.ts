@@ -33,7 +33,13 @@ describe("a request", () => {
     {
       name: "is refused when isolation does not come",
       given: { isolated: false, provision: { ...provision, firstSeen: NOW - 121_000 } },
-      want: { kind: "refuse", trouble: { message: expect.stringContaining("isolation") } },
+      want: {
+        kind: "refuse",
+        trouble: {
+          reason: "StartDeadlineExceeded",
+          message: expect.stringContaining("isolation"),
+        },
+      },
     },
     {
       name: "is bound when the pod is ready",

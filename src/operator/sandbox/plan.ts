@@ -83,7 +83,7 @@ function planCreation(observed: Observed, left: number): Plan {
   const { hindrance, isolated, limits } = observed;
   if (isolated && left > 0) return { kind: "create" };
   const trouble: Trouble = hindrance ?? {
-    reason: "DeadlineExceeded",
+    reason: "StartDeadlineExceeded",
     message: isolated
       ? "the sandbox's pod could not be made; see the operator's log"
       : "the network isolation of sandboxes is not in place in this namespace",

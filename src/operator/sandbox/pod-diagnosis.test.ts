@@ -86,7 +86,7 @@ describe("a pod that starts", () => {
     {
       name: "the node refuses it",
       status: { phase: "Failed" as const, reason: "OutOfcpu", message: "no cpu" },
-      reason: "PodRefused",
+      reason: "PodFailed",
       says: "OutOfcpu",
     },
   ])("$name: $reason at once", ({ status, reason, says }) => {
@@ -118,12 +118,16 @@ describe("a pod that starts", () => {
       status: starting({ waiting: { reason: "CreateContainerError", message: "deadline" } }),
       reason: "ConfigError",
     },
-    { name: "the set-up script runs", status: setup({ running: {} }), reason: "DeadlineExceeded" },
-    { name: "nothing is known yet", status: {}, reason: "DeadlineExceeded" },
+    {
+      name: "the set-up script runs",
+      status: setup({ running: {} }),
+      reason: "StartDeadlineExceeded",
+    },
+    { name: "nothing is known yet", status: {}, reason: "StartDeadlineExceeded" },
     {
       name: "it is ready and has no address yet",
       status: { containerStatuses: [aContainer()] },
-      reason: "DeadlineExceeded",
+      reason: "StartDeadlineExceeded",
     },
   ])("$name: waits, and would say $reason", ({ status, reason }) => {
     expect(viewStart(aSandboxPod(status))).toMatchObject({ kind: "starting", trouble: { reason } });

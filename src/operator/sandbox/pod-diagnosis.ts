@@ -75,7 +75,7 @@ export function whyGone(pod: Pod): Trouble | undefined {
   }
   if (metadata.deletionTimestamp !== undefined) return podDeleted();
   return {
-    reason: "PodRefused",
+    reason: "PodFailed",
     message: withText(
       `the sandbox's node gave the pod up (${status?.reason ?? status?.phase})`,
       said,
@@ -153,7 +153,7 @@ function whyNotReady(pod: Pod, statuses: readonly ContainerStatus[]): Trouble {
       : running.name === SETUP_CONTAINER
         ? "its set-up script is still running"
         : "its container runs and does not answer on /healthz";
-  return { reason: "DeadlineExceeded", message: `the sandbox is not ready: ${doing}` };
+  return { reason: "StartDeadlineExceeded", message: `the sandbox is not ready: ${doing}` };
 }
 
 /** How the container ended, the present state first. */
