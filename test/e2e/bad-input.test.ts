@@ -33,9 +33,9 @@ const hopeless = [
   {
     name: "no-image",
     what: "an image that does not exist",
-    spec: { image: "drover.test/nothing:1" },
+    spec: { image: "127.0.0.1:9/nothing:1" },
     reason: "ImagePullFailed",
-    says: 'the sandbox\'s image "drover.test/nothing:1" cannot be pulled',
+    says: 'the sandbox\'s image "127.0.0.1:9/nothing:1" cannot be pulled',
   },
   {
     name: "bad-setup",
