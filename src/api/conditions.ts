@@ -46,9 +46,7 @@ export const REASONS = {
   TemplateRequired: "The agent declares the agent toolset, and no sandbox template is named.",
   NamespaceNotAllowed: "The harness pool does not serve this namespace.",
   AccessDenied: "The pool's service account may not read a Secret; the message holds the grant.",
-  CredentialRejected: "A credential was refused by the server it is for.",
   Failed: "The session gave up: the last `session.error` of its log says why.",
-  BudgetReached: "The session used up what it may spend.",
   DeadlineExceeded: "`activeDeadlineSeconds` have passed.",
   Quarantined: "The session killed its worker several times without progress and is put aside.",
   NoHarness: "No worker of the harness pool is ready.",
@@ -117,9 +115,7 @@ const SESSION_STALLED = [
   "TemplateRequired",
   "NamespaceNotAllowed",
   "AccessDenied",
-  "CredentialRejected",
   "Failed",
-  "BudgetReached",
   "DeadlineExceeded",
   "Quarantined",
   "NoHarness",
@@ -195,9 +191,9 @@ export const KIND_CONDITIONS: Readonly<
     IsolationVerified: ["NotChecked"],
   },
   CredentialVault: {
-    Ready: ["Accepted", "InvalidSpec", "InvalidReference", "AccessDenied", "CredentialRejected"],
+    Ready: ["Accepted", "InvalidSpec", "InvalidReference", "AccessDenied"],
     Reconciling: PROGRESS,
-    Stalled: ["Settled", "InvalidSpec", "InvalidReference", "AccessDenied", "CredentialRejected"],
+    Stalled: ["Settled", "InvalidSpec", "InvalidReference", "AccessDenied"],
   },
 };
 

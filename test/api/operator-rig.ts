@@ -226,7 +226,7 @@ export class OperatorRig {
     const data =
       kind === "provision"
         ? { hand: "sandbox", generation, template: "node" }
-        : { hand: "sandbox", generation, reason: "unreachable" };
+        : { hand: "sandbox", generation, reason: "Unreachable" };
     const type = kind === "provision" ? "sandbox.requested" : "sandbox.released";
     await lease.emitEvents([{ id: systemRng.id("sevt"), type, data }]);
   }

@@ -133,7 +133,7 @@ describe("a sandbox", () => {
 
     const events = await bed.idle(ref, 2);
 
-    expect(eventsOf(events, "sandbox.released")[0]?.data).toMatchObject({ reason: "unreachable" });
+    expect(eventsOf(events, "sandbox.released")[0]?.data).toMatchObject({ reason: "Unreachable" });
     expect(eventsOf(events, "tool.result")[0]?.data).toMatchObject({
       is_error: true,
       outcome: "unknown",

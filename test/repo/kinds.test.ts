@@ -14,6 +14,14 @@ import { KIND_NAMES, KINDS } from "../../src/api/kinds.ts";
 import { KIND_EXAMPLES } from "../../src/cmd/generate/kind-examples.ts";
 import { parseManifests, validateManifest } from "../../src/local/manifest.ts";
 
+/** Without tests. */
+function codeOf(folder: string): string {
+  return readdirSync(`src/${folder}`, { recursive: true, encoding: "utf8" })
+    .filter((name) => name.endsWith(".ts") && !name.endsWith(".test.ts"))
+    .map((name) => readFileSync(`src/${folder}/${name}`, "utf8"))
+    .join("");
+}
+
 describe("conditions and reasons", () => {
   it("every condition and every reason is used by a kind", () => {
     const used = KIND_NAMES.flatMap((kind) => Object.entries(KIND_CONDITIONS[kind]));
@@ -24,13 +32,17 @@ describe("conditions and reasons", () => {
     );
   });
 
-  it("every reason of an Event stands in code that emits it", () => {
-    const operator = readdirSync("src/operator", { recursive: true, encoding: "utf8" })
-      .filter((name) => name.endsWith(".ts") && !name.endsWith(".test.ts"))
-      .map((name) => readFileSync(`src/operator/${name}`, "utf8"))
-      .join("");
+  it("every reason stands in code that sets it", () => {
+    const code = ["operator", "harness", "local"].map(codeOf).join("");
+    const reasons = Object.keys(REASONS);
 
+    expect(reasons.filter((reason) => !code.includes(`"${reason}"`))).toEqual([]);
+  });
+
+  it("every reason of an Event stands in code that emits it", () => {
+    const operator = codeOf("operator");
     const reasons = Object.keys(EVENT_REASONS);
+
     expect(reasons.filter((reason) => !operator.includes(`"${reason}"`))).toEqual([]);
   });
 

@@ -192,7 +192,7 @@ it("conditions, their reasons and the reasons of Events are the pinned ones", ()
     Available Accepted Resolved NotRequired NotChecked Settled Progressing Pending Running Idle
     WaitingForApproval WaitingForClientTool Suspended Stopped Resumed EndTurn Interrupted
     InvalidSpec InvalidReference TemplateRequired NamespaceNotAllowed AccessDenied
-    CredentialRejected Failed BudgetReached DeadlineExceeded Quarantined NoHarness
+    Failed DeadlineExceeded Quarantined NoHarness
     ImagePullFailed Unschedulable QuotaExceeded PodRefused PodFailed ConfigError CrashLoop
     StartDeadlineExceeded SetupFailed
     ExitedEarly OutOfMemory Evicted PodDeleted NodeLost Unreachable ProcessEnded
