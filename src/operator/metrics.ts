@@ -99,7 +99,7 @@ export function observeSessions(
   });
   const oldest = new Gauge({
     name: "drover_session_oldest_waiting_seconds",
-    help: "Age of the oldest AgentSession that is not Ready, by the reason of its Ready condition.",
+    help: "Longest time for which an AgentSession has been not Ready, by the present reason of that condition.",
     labelNames: ["reason"] as const,
     registers,
     collect() {
