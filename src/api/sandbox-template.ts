@@ -10,7 +10,9 @@ import {
 
 export const sandboxTemplateSpec = z
   .object({
-    image: imageName().describe("Container image: `drover-sandbox`, or one built FROM it."),
+    image: imageName().describe(
+      "Container image: `drover-sandbox`, or one built FROM it. Sandbox pods carry no imagePullSecrets: for a private registry, give the nodes its credentials (the kubelet's credential provider or the container runtime).",
+    ),
     imagePullPolicy: z
       .enum(["Always", "IfNotPresent", "Never"])
       .default("IfNotPresent")
