@@ -49,6 +49,11 @@ export function environmentFailed(reason: string, message: string): CallOutcome 
   };
 }
 
+/** After a long wait for something that the call needs; it has not been sent. */
+export function neverSent(why: string): CallOutcome {
+  return knownError(`The call was not sent and had no effect: ${why}`);
+}
+
 export function knownError(content: string): CallOutcome {
   return { content, isError: true, outcome: "known" };
 }

@@ -1,5 +1,5 @@
 import { type ExecuteResponse, inputHash } from "../protocol/sandbox-api.ts";
-import type { SandboxClient } from "../protocol/sandbox-client.ts";
+import { exchangeFailure, type SandboxClient } from "../protocol/sandbox-client.ts";
 import { BASH_DEFAULT_TIMEOUT_MS } from "../protocol/sandbox-tools.ts";
 import { withDeadline } from "../runtime/abort.ts";
 import { AppError, codeOf, describeError, hasCode } from "../runtime/errors.ts";
@@ -16,6 +16,8 @@ export const SANDBOX_HAND = "sandbox";
 const START_SLACK_MS = 30_000;
 /** Failed connects for this long mean that the sandbox is gone (architecture §3.1). */
 const UNREACHABLE_MS = 10_000;
+/** Without a token, or with a daemon too busy for the call, the sandbox itself is well: it is waited for. */
+const REFUSED_MS = 120_000;
 const RETRY_MS = 300;
 const CANCEL_DEADLINE_MS = 10_000;
 /** File tools end by themselves long before; a daemon that never answers must not hold the turn. */
@@ -46,7 +48,10 @@ export class SandboxHands {
   readonly #once = new Map<string, Promise<unknown>>();
   /** Calls that may have reached a daemon. */
   readonly #sent = new Set<string>();
+  /** Start of the unbroken run of failed exchanges, by sandbox; ms of the monotonic clock. */
   readonly #downSince = new Map<string, number>();
+  /** Start of the wait for a call that could not be sent, by call. */
+  readonly #waitingSince = new Map<string, number>();
   readonly #finished = new Map<string, string[]>();
 
   constructor(deps: SandboxHandsDeps) {
@@ -76,8 +81,7 @@ export class SandboxHands {
         );
       }
       if (place.kind === "gone") {
-        const untouched = journal.isOwn(call.seq) && !this.#sent.has(call.intent.id);
-        return untouched ? texts.neverStarted : texts.environmentLost;
+        return this.#mayHaveRun(call) ? texts.environmentLost : texts.neverStarted;
       }
       if (place.kind === "live") {
         const answer = await this.#execute(call, place.record, until, refusals);
@@ -178,12 +182,14 @@ export class SandboxHands {
       const wasSent = this.#sent.has(id);
       this.#sent.add(id);
       const response = await this.#client
-        .execute(address, request, stop)
+        .execute(address, request, stop, () => {
+          this.#downSince.delete(sandboxId);
+          this.#waitingSince.delete(id);
+        })
         .catch((error: unknown) => {
-          if (!wasSent && notConnected(error)) this.#sent.delete(id);
+          if (!wasSent && isUnsent(error)) this.#sent.delete(id);
           throw error;
         });
-      this.#downSince.delete(sandboxId);
       this.#finished.set(address, [...(this.#finished.get(address) ?? []), id]);
       return outcomeOf(response);
     } catch (error) {
@@ -219,22 +225,24 @@ export class SandboxHands {
     refusals: number,
     stop: AbortSignal,
   ): Promise<HandAnswer | "again"> {
-    const { clock, journal, tokens, logger } = this.#deps;
+    const { journal, tokens, logger } = this.#deps;
     const { sandboxId } = record.provisioned;
-    const code = codeOf(failure) ?? "";
     logger.debug(
       { toolCallId: call.intent.id, sandbox: sandboxId, err: describeError(failure) },
       "asking the sandbox failed",
     );
-    switch (code) {
+    const exchange = exchangeFailure(failure);
+    if (exchange === "no_connection" || exchange === "silent") {
+      return await this.#afterSilence(record, stop);
+    }
+    // Only an unbroken run of silence says that nobody is there.
+    this.#downSince.delete(sandboxId);
+    switch (codeOf(failure) ?? "") {
       case "UNAVAILABLE":
-      case "TIMEOUT": {
-        const since = this.#downSince.get(sandboxId) ?? clock.monotonic();
-        this.#downSince.set(sandboxId, since);
-        if (clock.monotonic() - since >= UNREACHABLE_MS) await this.#release(record, "Unreachable");
-        else await this.#pause(stop);
-        return "again";
-      }
+      case "TIMEOUT":
+        return await this.#waitToSend(call, failure, stop);
+      case "SESSION_LEASE_LOST":
+        throw failure;
       case "SANDBOX_STALE_EPOCH":
         throw new AppError("SESSION_LEASE_LOST", "a newer lease has used the sandbox", {
           cause: failure,
@@ -245,8 +253,7 @@ export class SandboxHands {
       case "UNAUTHENTICATED":
       case "FORBIDDEN":
         tokens.invalidate();
-        if (refusals >= MAX_REFUSALS)
-          return texts.knownError(`The environment refused the call: ${describeError(failure)}`);
+        if (refusals >= MAX_REFUSALS) return this.#refused(call, failure);
         await this.#pause(stop);
         return "again";
       case "OUTCOME_UNKNOWN":
@@ -257,8 +264,44 @@ export class SandboxHands {
       case "INPUT_TOO_LARGE":
         return texts.knownError(`The environment refused the call: ${describeError(failure)}`);
       default:
+        if (exchange === "no_token") return await this.#waitToSend(call, failure, stop);
         throw failure;
     }
+  }
+
+  /** Nobody answers at the sandbox's address: after a while of nothing else the sandbox is gone. */
+  async #afterSilence(record: Live, stop: AbortSignal): Promise<"again"> {
+    const { clock } = this.#deps;
+    const { sandboxId } = record.provisioned;
+    const since = this.#downSince.get(sandboxId) ?? clock.monotonic();
+    this.#downSince.set(sandboxId, since);
+    if (clock.monotonic() - since >= UNREACHABLE_MS) await this.#release(record, "Unreachable");
+    else await this.#pause(stop);
+    return "again";
+  }
+
+  /** The call could not be given to a sandbox that is well: that says nothing against the sandbox. */
+  async #waitToSend(
+    call: ToolCall,
+    failure: unknown,
+    stop: AbortSignal,
+  ): Promise<CallOutcome | "again"> {
+    const { clock } = this.#deps;
+    const { id } = call.intent;
+    const since = this.#waitingSince.get(id) ?? clock.monotonic();
+    this.#waitingSince.set(id, since);
+    if (clock.monotonic() - since >= REFUSED_MS) return this.#refused(call, failure);
+    await this.#pause(stop);
+    return "again";
+  }
+
+  #refused(call: ToolCall, failure: unknown): CallOutcome {
+    return this.#mayHaveRun(call) ? texts.outcomeUnknown : texts.neverSent(describeError(failure));
+  }
+
+  /** What an earlier holder did with a call is not known here. */
+  #mayHaveRun({ seq, intent }: ToolCall): boolean {
+    return !this.#deps.journal.isOwn(seq) || this.#sent.has(intent.id);
   }
 
   async #pause(stop: AbortSignal): Promise<void> {
@@ -305,6 +348,6 @@ function deadlineOf(call: ToolCall): number {
   return (typeof limit === "number" ? limit : BASH_DEFAULT_TIMEOUT_MS) + BASH_SLACK_MS;
 }
 
-function notConnected(error: unknown): boolean {
-  return hasCode(error, "UNAVAILABLE") && error.details["connected"] === false;
+function isUnsent(error: unknown): boolean {
+  return error instanceof AppError && error.details["sent"] === false;
 }

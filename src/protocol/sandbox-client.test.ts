@@ -91,7 +91,7 @@ describe("execute", () => {
     await expect(client.execute("sandbox:1", request)).rejects.toMatchObject({
       code: "UNAVAILABLE",
       retryable: true,
-      details: { connected: true },
+      details: { exchange: "answer_lost", sent: true },
     });
     expect(asked).toHaveLength(3);
   });
@@ -101,7 +101,7 @@ describe("execute", () => {
 
     await expect(client.execute("sandbox:1", request)).rejects.toMatchObject({
       code: "UNAVAILABLE",
-      details: { connected: false },
+      details: { exchange: "no_connection", sent: false },
     });
     expect(asked).toHaveLength(1);
   });

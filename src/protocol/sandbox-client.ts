@@ -1,7 +1,14 @@
 import { z } from "zod";
 import { withDeadline } from "../runtime/abort.ts";
 import type { Clock } from "../runtime/clock.ts";
-import { AppError, codeOf, ERROR_CODES, type ErrorCode, hasCode } from "../runtime/errors.ts";
+import {
+  AppError,
+  codeOf,
+  describeError,
+  ERROR_CODES,
+  type ErrorCode,
+  hasCode,
+} from "../runtime/errors.ts";
 import type { Logger } from "../runtime/logger.ts";
 import { type ExecuteRequest, type ExecuteResponse, executeResponse } from "./sandbox-api.ts";
 import { type ToolDeclaration, toolsResponse } from "./sandbox-tools.ts";
@@ -9,15 +16,22 @@ import { type ToolDeclaration, toolsResponse } from "./sandbox-tools.ts";
 /**
  * Client of the sandbox daemon (sandbox-api.ts). Every method throws an AppError: the daemon's own
  * code where it answered, UNAVAILABLE (retryable) when it could not be reached or its answer was
- * lost, TIMEOUT when it stays silent. An abort of `signal` ends the waiting with the signal's reason
- * and cancels nothing in the sandbox.
+ * lost, TIMEOUT when it stays silent, and the token source's own code when there is no token. When
+ * the daemon has not answered, `details.exchange` says why: one of EXCHANGE_FAILURES. An abort of
+ * `signal` ends the waiting with the signal's reason and cancels nothing in the sandbox.
  */
 export interface SandboxClient {
   /**
    * Sends the call and waits until it is over, minutes if need be. A lost answer is asked for again
-   * by id. After UNAVAILABLE or TIMEOUT the call may or may not run: ask again with the same request.
+   * by id. `details.sent` of an error is false when no daemon has taken the call; otherwise it may or
+   * may not run: ask again with the same request. `onAnswer` is called for each answer that is no error of its own.
    */
-  execute(address: string, request: ExecuteRequest, signal?: AbortSignal): Promise<ExecuteResponse>;
+  execute(
+    address: string,
+    request: ExecuteRequest,
+    signal?: AbortSignal,
+    onAnswer?: () => void,
+  ): Promise<ExecuteResponse>;
   /** What became of a call; waits up to `waitMs` for its end. NOT_FOUND: the daemon never saw it. */
   result(
     address: string,
@@ -28,6 +42,21 @@ export interface SandboxClient {
   cancel(address: string, id: string, signal?: AbortSignal): Promise<ExecuteResponse>;
   ack(address: string, ids: readonly string[], signal?: AbortSignal): Promise<void>;
   tools(address: string, signal?: AbortSignal): Promise<ToolDeclaration[]>;
+}
+
+export const EXCHANGE_FAILURES = ["no_token", "no_connection", "answer_lost", "silent"] as const;
+/**
+ * Why a daemon has not answered. `no_token`: it was not even asked. `no_connection`: nothing has
+ * reached it. `answer_lost`, `silent`: it may have got what was sent.
+ */
+export type ExchangeFailure = (typeof EXCHANGE_FAILURES)[number];
+
+/** Undefined for an error that is the daemon's answer. */
+export function exchangeFailure(error: unknown): ExchangeFailure | undefined {
+  if (typeof error !== "object" || error === null || !("details" in error)) return undefined;
+  const { details } = error;
+  if (typeof details !== "object" || details === null || !("exchange" in details)) return undefined;
+  return EXCHANGE_FAILURES.find((failure) => failure === details.exchange);
 }
 
 export interface SandboxClientOptions {
@@ -59,8 +88,10 @@ interface HttpCall {
 
 export function createSandboxClient(options: SandboxClientOptions): SandboxClient {
   const client: SandboxClient = {
-    execute: async (address, request, signal) =>
-      wellFormed(await executeToEnd(options, client, address, request, signal)),
+    execute: async (address, request, signal, onAnswer) => {
+      const call = { address, request, signal, onAnswer: onAnswer ?? (() => {}) };
+      return wellFormed(await executeToEnd(options, client, call));
+    },
     result: async (address, id, waitMs, signal) => {
       const path = `/v1/execute/${encodeURIComponent(id)}?waitMs=${waitMs}`;
       const call = { method: "GET" as const, path, waitMs, signal };
@@ -90,29 +121,41 @@ function wellFormed(response: ExecuteResponse): ExecuteResponse {
   return { ...response, result: { ...response.result, content } };
 }
 
+interface ExecuteCall {
+  address: string;
+  request: ExecuteRequest;
+  signal: AbortSignal | undefined;
+  onAnswer: () => void;
+}
+
 async function executeToEnd(
   options: SandboxClientOptions,
   client: SandboxClient,
-  address: string,
-  request: ExecuteRequest,
-  signal: AbortSignal | undefined,
+  { address, request, signal, onAnswer }: ExecuteCall,
 ): Promise<ExecuteResponse> {
   let accepted = false;
+  let sent = false;
   let lost = 0;
   for (;;) {
     try {
       const response = accepted
         ? await client.result(address, request.id, WAIT_MS, signal)
         : await post(options, address, request, signal);
+      onAnswer();
+      sent = true;
       if (response.state === "done") return response;
       accepted = true;
       lost = 0;
     } catch (error) {
+      signal?.throwIfAborted();
+      sent ||= !accepted && mayHaveBeenTaken(error);
       // The daemon did not get it, or restarted before it began: sending it again is safe by its id.
-      if (accepted && hasCode(error, "NOT_FOUND")) accepted = false;
-      else if (!wasAnswerLost(error)) throw error;
+      if (accepted && hasCode(error, "NOT_FOUND")) {
+        accepted = false;
+        onAnswer();
+      } else if (exchangeFailure(error) !== "answer_lost") throw withDetails(error, { sent });
       lost += 1;
-      if (lost >= MAX_LOST_ANSWERS) throw error;
+      if (lost >= MAX_LOST_ANSWERS) throw withDetails(error, { sent });
       options.logger.debug({ toolCallId: request.id, attempt: lost }, "asking again by id");
     }
   }
@@ -139,7 +182,10 @@ async function send<T>(
   schema: z.ZodType<T>,
   call: HttpCall,
 ): Promise<T> {
-  const token = await options.token(address);
+  const token = await options.token(address).catch((error: unknown) => {
+    call.signal?.throwIfAborted();
+    throw withDetails(error, { exchange: "no_token" satisfies ExchangeFailure });
+  });
   const what = `${call.method} ${call.path.split("?")[0]} of the sandbox at ${address}`;
   const deadlineMs = (call.waitMs ?? 0) + GRACE_MS;
   const { status, text } = await withDeadline(
@@ -190,17 +236,41 @@ async function readText(response: Response): Promise<string> {
   return Buffer.concat(chunks).toString("utf8");
 }
 
-/** `details.connected` is false when no connection was made: nothing has reached the daemon. */
 function toAppError(error: unknown, what: string): AppError {
-  if (hasCode(error, "TIMEOUT") || hasCode(error, "INTERNAL")) return error;
+  if (hasCode(error, "TIMEOUT")) return withDetails(error, { exchange: "silent" });
+  if (hasCode(error, "INTERNAL")) return error;
   const cause = causeCode(error);
-  const connected = !CONNECT_FAILURES.has(cause);
-  const how = connected ? "the answer was lost" : "no connection";
+  const failure: ExchangeFailure = CONNECT_FAILURES.has(cause) ? "no_connection" : "answer_lost";
+  const how = failure === "answer_lost" ? "the answer was lost" : "no connection";
   return new AppError("UNAVAILABLE", `${what}: ${how} (${cause})`, {
     cause: error,
-    details: { connected },
+    details: { exchange: failure },
     retryable: true,
   });
+}
+
+/** The same error with more to decide by; what is no error of ours is a bug of who threw it. */
+function withDetails(error: unknown, more: Record<string, unknown>): AppError {
+  const ours = error instanceof AppError ? error : undefined;
+  return new AppError(ours?.code ?? "INTERNAL", describeError(error), {
+    cause: ours?.cause ?? error,
+    details: { ...ours?.details, ...more },
+    retryable: ours?.retryable ?? false,
+  });
+}
+
+/** Answers with which a daemon says that it has not begun the call (sandbox-api.ts). */
+const NOT_TAKEN: ReadonlySet<string> = new Set<ErrorCode>([
+  "UNAVAILABLE",
+  "UNAUTHENTICATED",
+  "FORBIDDEN",
+  "SANDBOX_BOUND",
+]);
+
+function mayHaveBeenTaken(error: unknown): boolean {
+  const failure = exchangeFailure(error);
+  if (failure !== undefined) return failure === "answer_lost" || failure === "silent";
+  return !NOT_TAKEN.has(codeOf(error) ?? "");
 }
 
 const CONNECT_FAILURES = new Set([
@@ -220,11 +290,6 @@ function causeCode(error: unknown): string {
     if (code !== undefined) return code;
   }
   return codeOf(error) ?? "unknown";
-}
-
-/** True when the daemon was reached and then its answer went missing. */
-function wasAnswerLost(error: unknown): boolean {
-  return hasCode(error, "UNAVAILABLE") && error.details["connected"] === true;
 }
 
 const errorAnswer = z.object({ error: z.object({ code: z.string(), message: z.string() }) });

@@ -1,0 +1,172 @@
+import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
+import { aSnapshot } from "../../test/builders/snapshot.ts";
+import { FakeClock } from "../../test/fakes/fake-clock.ts";
+import { createSeededRng } from "../../test/fakes/seeded-rng.ts";
+import { newRef, newSession } from "../../test/fakes/session-fixtures.ts";
+import { createSandboxClient } from "../protocol/sandbox-client.ts";
+import { AppError } from "../runtime/errors.ts";
+import { silentLogger } from "../runtime/logger.ts";
+import { createRegistry } from "../runtime/metrics.ts";
+import { createMemorySessionStore } from "../sessions/memory/memory-session-store.ts";
+import type { Lease } from "../sessions/session-log.ts";
+import { Journal } from "./journal.ts";
+import { createHarnessMetrics } from "./metrics.ts";
+import { newEvent } from "./run-context.ts";
+import { type HandAnswer, SandboxHands } from "./sandbox-hands.ts";
+
+/** What happens to one request for a sandbox. */
+type Fate = "no token" | "no connection" | "lost answer" | "busy" | "started" | "done";
+
+const clock = new FakeClock();
+const rng = createSeededRng();
+let stop: AbortController;
+
+beforeEach(() => {
+  stop = new AbortController();
+});
+
+afterEach(() => stop.abort());
+
+/** One pending call with a live sandbox; `fate` is asked at each request, with the ms since the first. */
+async function rig(fate: (ms: number) => Fate) {
+  const store = createMemorySessionStore({ clock, rng });
+  const ref = newRef();
+  await store.log.createSession(newSession(ref));
+  const lease = await claim(store.queue("w").claim({ capacity: () => 1, signal: stop.signal }));
+  const journal = new Journal({ lease, clock });
+  await journal.load();
+  const where = { hand: "sandbox", generation: 1 };
+  await journal.append([
+    newEvent(rng, "tool.intent", {
+      id: "toolu_1",
+      name: "bash",
+      target: "sandbox",
+      hand: "sandbox",
+      input: { command: "true", timeout_ms: 500_000 },
+      inputHash: "",
+      class: "idempotent",
+      permission: "allow",
+    }),
+    newEvent(rng, "sandbox.requested", { ...where, template: "t" }),
+    newEvent(rng, "sandbox.provisioned", { ...where, sandboxId: "sbx", address: "sandbox:1" }),
+  ]);
+  const started = clock.monotonic();
+  let current: Fate = "done";
+  const hands = new SandboxHands({
+    lease,
+    journal,
+    snapshot: aSnapshot(),
+    clock,
+    rng,
+    logger: silentLogger,
+    metrics: createHarnessMetrics(createRegistry("harness", "test")),
+    signals: { dead: stop.signal, leave: stop.signal, hard: stop.signal },
+    tokens: {
+      session: () => Promise.resolve("s"),
+      execute: () => Promise.resolve("e"),
+      invalidate: () => {},
+    },
+    sandboxClient: () =>
+      createSandboxClient({
+        clock,
+        logger: silentLogger,
+        token: () => {
+          current = fate(clock.monotonic() - started);
+          if (current !== "no token") return Promise.resolve("token");
+          return Promise.reject(new AppError("UNAVAILABLE", "the issuer does not answer"));
+        },
+        fetch: () => respond(current),
+      }),
+  });
+  const call = [...journal.state.calls.values()][0];
+  if (call === undefined) throw new Error("no call");
+  const never = new AbortController().signal;
+  const outcome = { answer: undefined as HandAnswer | undefined, afterMs: 0 };
+  const ending = hands.call(call, { cancel: never, leave: never }).then((ended) => {
+    outcome.answer = ended;
+    outcome.afterMs = clock.monotonic() - started;
+  });
+  for (let ms = 0; outcome.answer === undefined && ms < 200_000; ms += 500) {
+    await clock.advance(500);
+  }
+  await ending;
+  return { ...outcome, released: journal.state.sandboxes.get("sandbox")?.[0]?.ended?.reason };
+}
+
+async function claim(leases: AsyncIterable<Lease>): Promise<Lease> {
+  for await (const lease of leases) return lease;
+  throw new Error("nothing to claim");
+}
+
+async function respond(fate: Fate): Promise<Response> {
+  const reply = (body: object, status = 200) => new Response(JSON.stringify(body), { status });
+  switch (fate) {
+    case "no connection":
+      throw networkError("ECONNREFUSED");
+    case "lost answer":
+      throw networkError("ECONNRESET");
+    case "busy":
+      return reply({ error: { code: "UNAVAILABLE", message: "64 calls are running" } }, 503);
+    case "started":
+      // As a daemon that waits for the end of the call before it says that there is none yet.
+      await clock.sleep(1000);
+      return reply({ id: "toolu_1", state: "started" });
+    case "no token":
+    case "done": {
+      const result = { content: "out", is_error: false, outcome: "known" };
+      return reply({ id: "toolu_1", state: "done", result });
+    }
+  }
+}
+
+function networkError(code: string): Error {
+  return new TypeError("fetch failed", { cause: Object.assign(new Error(code), { code }) });
+}
+
+describe("a sandbox", () => {
+  it("that nobody answers for ten seconds without a break is gone", async () => {
+    const { answer, released } = await rig(() => "no connection");
+
+    expect(released).toBe("Unreachable");
+    expect(answer).toMatchObject({ outcome: "known", isError: true });
+  });
+
+  it("that answers between two short breaks of one long call is not gone", async () => {
+    const { answer, released } = await rig((ms) => {
+      if (ms > 40_000) return "done";
+      return ms % 15_000 < 1000 ? "no connection" : "started";
+    });
+
+    expect(released).toBeUndefined();
+    expect(answer).toMatchObject({ content: "out", outcome: "known" });
+  });
+
+  it.each(["no token", "busy", "lost answer"] as const)(
+    "keeps its files through a minute of: %s",
+    async (fate) => {
+      const { answer, released } = await rig((ms) => (ms < 60_000 ? fate : "done"));
+
+      expect(released).toBeUndefined();
+      expect(answer).toMatchObject({ content: "out", outcome: "known" });
+    },
+  );
+
+  it.each(["no token", "busy"] as const)(
+    "that cannot be given a call for minutes (%s) is kept, and the model hears that nothing was sent",
+    async (fate) => {
+      const { answer, released, afterMs } = await rig(() => fate);
+
+      expect(released).toBeUndefined();
+      expect(answer).toMatchObject({ isError: true, outcome: "known" });
+      expect(answer).toMatchObject({ content: expect.stringContaining("The call was not sent") });
+      expect(afterMs).toBeGreaterThanOrEqual(120_000);
+    },
+  );
+
+  it("that has taken a call keeps its outcome unknown when no token can be had for it any more", async () => {
+    const { answer, released } = await rig((ms) => (ms < 2000 ? "started" : "no token"));
+
+    expect(released).toBeUndefined();
+    expect(answer).toMatchObject({ isError: true, outcome: "unknown" });
+  });
+});
