@@ -166,12 +166,21 @@ function classify(error: unknown): unknown {
     const message = describeError(error);
     return new ModelError(
       kindOfStatus(error.status, error.type, message),
-      message,
+      sentenceOf(error, message),
       retryAfterMs(error.headers),
     );
   }
   // The body broke off: undici says so in errors of many shapes, and nothing else throws here.
   return new ModelError("connection", `the model's answer broke off: ${describeError(error)}`);
+}
+
+/** The SDK's message is the whole answer as JSON; people get what it says. */
+function sentenceOf({ status, error: body }: APIError, message: string): string {
+  const inner = typeof body === "object" && body !== null && "error" in body ? body.error : body;
+  const said =
+    typeof inner === "object" && inner !== null && "message" in inner ? inner.message : undefined;
+  const what = status === 401 || status === 403 ? "refused the credential" : "answered an error";
+  return `the model ${what} (status ${status}): ${typeof said === "string" ? said : message}`;
 }
 
 function kindOfStatus(status: unknown, type: unknown, message: string): ModelErrorKind {
