@@ -69,6 +69,13 @@ describe("a stream", () => {
     );
 
     expect(answer.content).toEqual([{ type: "text", text: "a" }]);
+    expect(answer.cutCall).toBe(tool.name);
+  });
+
+  it("cut before the first character of a call's input leaves the call out: nobody meant it to be empty", () => {
+    const answer = assemble(start, block(0, tool), ...end("max_tokens"));
+
+    expect(answer).toMatchObject({ content: [], cutCall: tool.name });
   });
 
   it.each([

@@ -60,18 +60,25 @@ export class MessageAssembly {
       throw malformed("the stream ended before the message did");
     }
     const cutOff = this.#stopReason === "max_tokens";
+    let cutCall: string | undefined;
     const content = this.#blocks.flatMap((item, index) => {
       if (item.type !== "tool_use") return [item];
-      const input = parseInput(this.#json.get(index) ?? "", item["input"]);
-      if (input !== undefined) return [{ ...item, input }];
+      const json = this.#json.get(index) ?? "";
+      const input = parseInput(json, item["input"]);
+      const unbegun = cutOff && json === "" && index === this.#blocks.length - 1;
+      if (input !== undefined && !unbegun) return [{ ...item, input }];
       // The output limit fell inside this call: it cannot be run, and half of it is no valid history.
-      if (cutOff) return [];
+      if (cutOff) {
+        cutCall = textOf(item["name"]);
+        return [];
+      }
       throw malformed("the input of a tool call is not a JSON object");
     });
     const { input, output, write, read } = this.#usage;
     return {
       content,
       stopReason: this.#stopReason,
+      ...(cutCall === undefined ? {} : { cutCall }),
       usage: {
         input_tokens: input,
         output_tokens: output,

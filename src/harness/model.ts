@@ -30,6 +30,8 @@ export interface ModelRequest {
 export interface ModelAnswer {
   content: Block[];
   stopReason: string;
+  /** Name of the tool in whose call the output limit fell; that call is not in `content`. */
+  cutCall?: string;
   usage: Usage;
 }
 

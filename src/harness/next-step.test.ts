@@ -99,6 +99,21 @@ describe("the next step", () => {
       want: { kind: "idle", reason: "refusal" },
     },
     {
+      name: "an answer cut inside a call",
+      given: log().say("hi").ask().answer("so", { stop_reason: "max_tokens", cut_call: "bash" }),
+      want: { kind: "idle", reason: "retries_exhausted", append: true },
+    },
+    {
+      name: "a request to suspend while a call that was sent has no result",
+      given: log()
+        .say("hi")
+        .ask()
+        .call(["t"], { target: "mcp", class: "at_most_once" })
+        .add("tool.started", { id: "t" })
+        .add("session.suspend_requested", {}),
+      want: { kind: "tools" },
+    },
+    {
       name: "a turn that was given up",
       given: log().say("hi").ask().abandon().idle("retries_exhausted"),
       want: { kind: "idle", reason: "retries_exhausted", append: false },

@@ -58,6 +58,8 @@ function doneReason(state: SessionState): IdleReason {
   if (interrupted && (state.interruptSeq > endSeq || state.lastEnd?.stopReason === "interrupted")) {
     return "interrupted";
   }
+  // What the model wanted to do next is not done, and asking again would end in the same way.
+  if (state.lastEnd?.cut === true) return "retries_exhausted";
   return state.lastEnd?.stopReason === "refusal" ? "refusal" : "end_turn";
 }
 

@@ -39,7 +39,7 @@ export interface SessionState {
   seq: number;
   createdAt: number;
   openRequest: { req: string; upto: number; seq: number } | undefined;
-  lastEnd: { seq: number; upto: number; stopReason: string } | undefined;
+  lastEnd: { seq: number; upto: number; stopReason: string; cut: boolean } | undefined;
   /** Every event up to here has been shown to a model, or an interrupt made it void. */
   seenUpto: number;
   /** Largest `upto` of any request, ended or not. */
@@ -158,7 +158,13 @@ function applyRequest(
   const open = state.openRequest;
   state.openRequest = undefined;
   if (event.type === "model.request_end" && open !== undefined) {
-    state.lastEnd = { seq: event.seq, upto: open.upto, stopReason: event.data.stop_reason };
+    const { stop_reason: stopReason, cut_call: cutCall } = event.data;
+    state.lastEnd = {
+      seq: event.seq,
+      upto: open.upto,
+      stopReason,
+      cut: cutCall !== undefined,
+    };
     state.seenUpto = Math.max(state.seenUpto, open.upto);
   }
 }

@@ -135,8 +135,14 @@ async function recordAnswer(
   end: { req: string; eventId: string; answer: ModelAnswer },
 ): Promise<RequestEnd> {
   const { rng, journal } = deps;
-  const { content, stopReason, usage } = end.answer;
-  const data = { req: end.req, message: content, stop_reason: stopReason, usage };
+  const { content, stopReason, usage, cutCall } = end.answer;
+  const data = {
+    req: end.req,
+    message: content,
+    stop_reason: stopReason,
+    usage,
+    ...(cutCall === undefined ? {} : { cut_call: cutCall }),
+  };
   const events: NewSessionEvent[] = [newEvent(rng, "model.request_end", data, end.eventId)];
   let sideEffects = false;
   for (const block of content.filter(isToolUse)) {
@@ -151,9 +157,20 @@ async function recordAnswer(
         resultEvent(rng, intent.id, { content: refusal, isError: true, outcome: "denied" }),
       );
   }
+  if (cutCall !== undefined) events.push(cutError(deps, cutCall, content.some(isToolUse)));
   checkSize(events);
   await journal.append(events, { durability: sideEffects ? "committed" : "applied" });
   return { kind: "answered", committed: sideEffects };
+}
+
+/** A turn that ends because a call was cut has failed; with whole calls beside it, it goes on. */
+function cutError(deps: TurnDeps, name: string, goesOn: boolean): NewSessionEvent {
+  const limit = deps.snapshot.agent.maxOutputTokens;
+  return newEvent(deps.rng, "session.error", {
+    type: "model_request_failed_error",
+    message: `the model's answer reached the limit of ${limit} output tokens inside a call of "${name}"; the call was not made. Raise maxOutputTokens of the agent, or ask for smaller steps`,
+    retry_status: goesOn ? "retrying" : "exhausted",
+  });
 }
 
 /** The user saw the text, so it stays; calls that were not complete never existed. */

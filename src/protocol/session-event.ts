@@ -81,6 +81,8 @@ export const sessionEventData = {
     usage,
     /** True when an interrupt cut the answer and only what the user saw is kept. */
     partial: z.boolean().optional(),
+    /** Name of the tool in whose call the output limit fell; the call is not in `message`. */
+    cut_call: z.string().optional(),
   }),
   "model.request_abandoned": z.object({ req: z.string(), reason: z.string() }),
 

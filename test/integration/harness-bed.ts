@@ -5,6 +5,7 @@ import { type AgentSpec, agentSpec } from "../../src/api/agent.ts";
 import { AnthropicModel } from "../../src/harness/anthropic-model.ts";
 import { type McpHands, SidecarMcpHands } from "../../src/harness/mcp-hands.ts";
 import { createHarnessMetrics } from "../../src/harness/metrics.ts";
+import type { Model } from "../../src/harness/model.ts";
 import { parseEvent } from "../../src/harness/stored-events.ts";
 import type { SessionTokens, TokenSource } from "../../src/harness/tokens.ts";
 import { createWorker, type Worker, type WorkerOptions } from "../../src/harness/worker.ts";
@@ -57,6 +58,7 @@ export interface WorkerWrap {
   sandboxClient?: (client: SandboxClient) => SandboxClient;
   mcp?: (tokens: SessionTokens) => McpHands;
   options?: Partial<WorkerOptions>;
+  model?: Model;
   modelTimeouts?: { firstByteMs: number; stallMs: number };
   /** A dead worker is not waited for. */
   isDead?: () => boolean;
@@ -151,12 +153,14 @@ export class HarnessBed {
     const queue = this.store.queue(`worker-${this.#workers}`);
     const worker = createWorker({
       queue: wrap.queue?.(queue) ?? queue,
-      model: new AnthropicModel({
-        baseUrl: this.modelUrl,
-        clock: systemClock,
-        fetch,
-        ...(wrap.modelTimeouts === undefined ? {} : { timeouts: wrap.modelTimeouts }),
-      }),
+      model:
+        wrap.model ??
+        new AnthropicModel({
+          baseUrl: this.modelUrl,
+          clock: systemClock,
+          fetch,
+          ...(wrap.modelTimeouts === undefined ? {} : { timeouts: wrap.modelTimeouts }),
+        }),
       tokens: this.#tokens(),
       sandboxClient: (token) => {
         const client = createSandboxClient({ fetch, clock: systemClock, logger, token });
