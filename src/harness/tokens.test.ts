@@ -58,6 +58,19 @@ describe("the tokens of a lease", () => {
     tokens.invalidate();
     expect(asked).toHaveLength(2);
   });
+
+  it("are asked for anew, past what the sidecar keeps, once one was refused", async () => {
+    const { asked, tokens } = leaseTokens();
+    await tokens.execute("a");
+
+    tokens.invalidate();
+    await tokens.execute("a");
+    await tokens.execute("b");
+    tokens.invalidate();
+    await tokens.execute("a");
+
+    expect(asked.map((request) => request.refresh)).toEqual([undefined, true, undefined, true]);
+  });
 });
 
 describe("the sidecar", () => {

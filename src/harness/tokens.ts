@@ -63,6 +63,8 @@ export class LeaseTokens implements SessionTokens {
   readonly #clock: Clock;
   /** By sandbox; '' for the session token alone. Promises, so that parallel callers ask once. */
   readonly #held = new Map<string, Promise<TokensResponse>>();
+  /** Sandboxes whose next token must be a new one, not one that the source has kept. */
+  readonly #refused = new Set<string>();
 
   constructor(deps: {
     source: TokenSource;
@@ -85,6 +87,7 @@ export class LeaseTokens implements SessionTokens {
   }
 
   invalidate(): void {
+    for (const sandboxId of this.#held.keys()) this.#refused.add(sandboxId);
     this.#held.clear();
   }
 
@@ -97,10 +100,14 @@ export class LeaseTokens implements SessionTokens {
       tenant: ref.tenant,
       leaseToken: token,
       ...(sandboxId === "" ? {} : { sandbox: { id: sandboxId } }),
+      ...(this.#refused.has(sandboxId) ? { refresh: true } : {}),
     });
     this.#held.set(sandboxId, asked);
-    // A failed request must not be remembered.
-    asked.catch(() => this.#held.delete(sandboxId));
+    asked.then(
+      () => this.#refused.delete(sandboxId),
+      // A failed request must not be remembered.
+      () => this.#held.delete(sandboxId),
+    );
     return await asked;
   }
 }

@@ -16,6 +16,8 @@ export const tokensRequest = z.object({
   leaseToken: z.string().min(1).max(256),
   /** Ask for an execute token for this sandbox too. */
   sandbox: z.object({ id: z.string().min(1).max(128) }).optional(),
+  /** The token given before was refused: give a new one, not the one kept. */
+  refresh: z.boolean().optional(),
 });
 export type TokensRequest = z.output<typeof tokensRequest>;
 

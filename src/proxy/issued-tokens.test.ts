@@ -40,6 +40,16 @@ describe("IssuedTokens", () => {
     ]);
   });
 
+  it("gives a new answer to who says that the one before was refused, and keeps that", async () => {
+    const { tokens } = start();
+    await tokens.get(request);
+
+    const anew = await tokens.get({ ...request, refresh: true });
+    const kept = await tokens.get(request);
+
+    expect([anew, kept].map(({ sessionToken }) => sessionToken)).toEqual(["token-2", "token-2"]);
+  });
+
   it("asks once for requests that come together", async () => {
     const { asked, tokens } = start();
 

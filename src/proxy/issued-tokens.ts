@@ -27,7 +27,9 @@ export class IssuedTokens {
   async get(request: TokensRequest): Promise<TokensResponse> {
     const key = cacheKey(request);
     const cached = this.#cached.get(key);
-    if (cached !== undefined && this.#clock.now() < cached.freshUntil) return await cached.answer;
+    const mayKeep = request.refresh !== true;
+    if (mayKeep && cached !== undefined && this.#clock.now() < cached.freshUntil)
+      return await cached.answer;
     const entry = { answer: this.#issuer.issue(request), freshUntil: Number.POSITIVE_INFINITY };
     this.#cached.set(key, entry);
     try {
