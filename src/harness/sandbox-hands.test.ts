@@ -8,11 +8,11 @@ import { AppError } from "../runtime/errors.ts";
 import { silentLogger } from "../runtime/logger.ts";
 import { createRegistry } from "../runtime/metrics.ts";
 import { createMemorySessionStore } from "../sessions/memory/memory-session-store.ts";
-import type { Lease } from "../sessions/session-log.ts";
+import type { Lease, NewEvent } from "../sessions/session-log.ts";
 import { Journal } from "./journal.ts";
 import { createHarnessMetrics } from "./metrics.ts";
 import { newEvent } from "./run-context.ts";
-import { type HandAnswer, SandboxHands } from "./sandbox-hands.ts";
+import { type HandAnswer, SandboxHands, type SandboxHandsDeps } from "./sandbox-hands.ts";
 
 /** What happens to one request for a sandbox. */
 type Fate = "no token" | "no connection" | "lost answer" | "busy" | "started" | "done";
@@ -28,31 +28,37 @@ beforeEach(() => {
 afterEach(() => stop.abort());
 
 /** One pending call with a live sandbox; `fate` is asked at each request, with the ms since the first. */
-async function rig(fate: (ms: number) => Fate) {
-  const store = createMemorySessionStore({ clock, rng });
+const INTENT = {
+  id: "toolu_1",
+  name: "bash",
+  target: "sandbox" as const,
+  hand: "sandbox",
+  input: { command: "true", timeout_ms: 500_000 },
+  inputHash: "",
+  class: "idempotent" as const,
+  permission: "allow" as const,
+};
+const WHERE = { hand: "sandbox", generation: 1 };
+
+/** A log with one pending call for which a sandbox has been asked; its clock may be another's. */
+async function pendingCall(logClock = clock) {
+  const store = createMemorySessionStore({ clock: logClock, rng });
   const ref = newRef();
   await store.log.createSession(newSession(ref));
   const lease = await claim(store.queue("w").claim({ capacity: () => 1, signal: stop.signal }));
-  const journal = new Journal({ lease, clock });
-  await journal.load();
-  const where = { hand: "sandbox", generation: 1 };
-  await journal.append([
-    newEvent(rng, "tool.intent", {
-      id: "toolu_1",
-      name: "bash",
-      target: "sandbox",
-      hand: "sandbox",
-      input: { command: "true", timeout_ms: 500_000 },
-      inputHash: "",
-      class: "idempotent",
-      permission: "allow",
-    }),
-    newEvent(rng, "sandbox.requested", { ...where, template: "t" }),
-    newEvent(rng, "sandbox.provisioned", { ...where, sandboxId: "sbx", address: "sandbox:1" }),
-  ]);
-  const started = clock.monotonic();
-  let current: Fate = "done";
-  const hands = new SandboxHands({
+  for await (const _ of lease.getEvents());
+  const events = [
+    newEvent(rng, "tool.intent", INTENT),
+    newEvent(rng, "sandbox.requested", { ...WHERE, template: "t" }),
+  ];
+  return { lease, events, journal: new Journal({ lease, clock }) };
+}
+
+function handsOf(
+  { lease, journal }: { lease: Lease; journal: Journal },
+  sandboxClient: SandboxHandsDeps["sandboxClient"],
+) {
+  return new SandboxHands({
     lease,
     journal,
     snapshot: aSnapshot(),
@@ -66,18 +72,32 @@ async function rig(fate: (ms: number) => Fate) {
       execute: () => Promise.resolve("e"),
       invalidate: () => {},
     },
-    sandboxClient: () =>
-      createSandboxClient({
-        clock,
-        logger: silentLogger,
-        token: () => {
-          current = fate(clock.monotonic() - started);
-          if (current !== "no token") return Promise.resolve("token");
-          return Promise.reject(new AppError("UNAVAILABLE", "the issuer does not answer"));
-        },
-        fetch: () => respond(current),
-      }),
+    sandboxClient,
   });
+}
+
+/** The call with a live sandbox; `fate` is asked at each request, with the ms since the first. */
+async function rig(fate: (ms: number) => Fate) {
+  const { lease, events, journal } = await pendingCall();
+  await journal.load();
+  await journal.append([
+    ...events,
+    newEvent(rng, "sandbox.provisioned", { ...WHERE, sandboxId: "sbx", address: "sandbox:1" }),
+  ]);
+  const started = clock.monotonic();
+  let current: Fate = "done";
+  const hands = handsOf({ lease, journal }, () =>
+    createSandboxClient({
+      clock,
+      logger: silentLogger,
+      token: () => {
+        current = fate(clock.monotonic() - started);
+        if (current !== "no token") return Promise.resolve("token");
+        return Promise.reject(new AppError("UNAVAILABLE", "the issuer does not answer"));
+      },
+      fetch: () => respond(current),
+    }),
+  );
   const call = [...journal.state.calls.values()][0];
   if (call === undefined) throw new Error("no call");
   const never = new AbortController().signal;
@@ -168,5 +188,28 @@ describe("a sandbox", () => {
 
     expect(released).toBeUndefined();
     expect(answer).toMatchObject({ isError: true, outcome: "unknown" });
+  });
+});
+
+describe("a sandbox that has been asked for", () => {
+  it("gets its whole time to start from who looks at it, whatever the log's clock says", async () => {
+    const { lease, events, journal } = await pendingCall(new FakeClock(clock.now() - 3_600_000));
+    await lease.emitEvents(JSON.parse(JSON.stringify(events)) as NewEvent[]);
+    await journal.load();
+    const hands = handsOf({ lease, journal }, () =>
+      createSandboxClient({ clock, logger: silentLogger, token: () => Promise.resolve(""), fetch }),
+    );
+    const call = journal.state.calls.get(INTENT.id);
+    if (call === undefined) throw new Error("no call");
+    const never = new AbortController().signal;
+    const answer = hands.call(call, { cancel: never, leave: never });
+    const reason = () => journal.state.sandboxes.get("sandbox")?.[0]?.ended?.reason;
+
+    await clock.advance(29_000);
+    expect(reason()).toBeUndefined();
+    await clock.advance(600_000);
+
+    expect(reason()).toBe("StartDeadlineExceeded");
+    expect(await answer).toMatchObject({ outcome: "known", isError: true });
   });
 });

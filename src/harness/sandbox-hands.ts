@@ -50,6 +50,8 @@ export class SandboxHands {
   readonly #sent = new Set<string>();
   /** Start of the unbroken run of failed exchanges, by sandbox; ms of the monotonic clock. */
   readonly #downSince = new Map<string, number>();
+  /** When a request for a sandbox was first seen, by hand and generation. */
+  readonly #startingSince = new Map<string, number>();
   /** Start of the wait for a call that could not be sent, by call. */
   readonly #waitingSince = new Map<string, number>();
   readonly #finished = new Map<string, string[]>();
@@ -133,7 +135,11 @@ export class SandboxHands {
     const { clock, journal, snapshot, signals } = this.#deps;
     const allowed = (snapshot.template?.startDeadlineSeconds ?? 0) * 1000 + START_SLACK_MS;
     const late = new AbortController();
-    const stopTimer = clock.timer(record.requestedAt + allowed - clock.now(), () => late.abort());
+    const key = `${record.hand}:${record.generation}`;
+    // By this holder's own clock: the log's may differ by more than a sandbox takes to start.
+    const since = this.#startingSince.get(key) ?? clock.monotonic();
+    this.#startingSince.set(key, since);
+    const stopTimer = clock.timer(since + allowed - clock.monotonic(), () => late.abort());
     try {
       await journal.changed(
         AbortSignal.any([until.cancel, until.leave, signals.dead, late.signal]),

@@ -204,8 +204,8 @@ class HarnessWorker implements Worker {
         await readOn(lease);
         if (failures >= GIVE_UP_AFTER) await this.#reportFailure(lease);
         else {
-          const ms = clock.now() + backoffMs(failures, this.#options.failureBackoff, rng);
-          await lease.release({ kind: "at", ms });
+          const delayMs = Math.ceil(backoffMs(failures, this.#options.failureBackoff, rng));
+          await lease.release({ kind: "after", delayMs });
         }
       });
     } catch (error) {

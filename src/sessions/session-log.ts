@@ -241,8 +241,8 @@ export type Release =
   | { kind: "idle"; why: string }
   /** Claimable by another worker at once: hand-over. */
   | { kind: "requeue" }
-  /** Claimable at this epoch ms (back-off), or at once when unread events exist. */
-  | { kind: "at"; ms: number }
+  /** Claimable this many ms later by the store's clock (back-off), or at once when unread events exist. */
+  | { kind: "after"; delayMs: number }
   /** When unread events exist (they may ask to resume) it becomes a hand-over. */
   | { kind: "suspended" }
   | { kind: "terminated"; why: string };

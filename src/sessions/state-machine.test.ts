@@ -122,8 +122,8 @@ describe("claims", () => {
 describe("giving up", () => {
   const cases: { how: Release; unseen: boolean; want: Partial<LogState> }[] = [
     { how: { kind: "requeue" }, unseen: false, want: { st: "running", due: NOW } },
-    { how: { kind: "at", ms: NOW + 50 }, unseen: false, want: { due: NOW + 50 } },
-    { how: { kind: "at", ms: NOW + 50 }, unseen: true, want: { due: NOW } },
+    { how: { kind: "after", delayMs: 50 }, unseen: false, want: { due: NOW + 50 } },
+    { how: { kind: "after", delayMs: 50 }, unseen: true, want: { due: NOW } },
     { how: { kind: "suspended" }, unseen: false, want: { st: "suspended", due: null } },
     { how: { kind: "suspended" }, unseen: true, want: { st: "running", due: NOW } },
     {

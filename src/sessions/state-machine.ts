@@ -355,8 +355,8 @@ function giveUp(state: LogState, how: Release, unseen: boolean, now: number): Lo
       return setStatus({ ...free, due: null }, "idle", how.why, now);
     case "requeue":
       return { ...free, due: now };
-    case "at":
-      return { ...free, due: unseen ? now : how.ms };
+    case "after":
+      return { ...free, due: unseen ? now : now + how.delayMs };
     case "suspended":
       // What was not read may be the request to resume: somebody has to look.
       if (unseen) return { ...free, due: now };

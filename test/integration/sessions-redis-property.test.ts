@@ -36,8 +36,8 @@ const RELEASES: readonly (Release | null)[] = [
   null,
   { kind: "idle", why: "end_turn" },
   { kind: "requeue" },
-  { kind: "at", ms: 1 },
-  { kind: "at", ms: 9_000_000_000_000 },
+  { kind: "after", delayMs: 0 },
+  { kind: "after", delayMs: 9_000_000_000 },
   { kind: "suspended" },
   { kind: "terminated", why: "stop" },
 ];

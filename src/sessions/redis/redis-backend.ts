@@ -433,8 +433,8 @@ function releaseArgs(release: Release | null): string[] {
   switch (release?.kind) {
     case undefined:
       return ["", ""];
-    case "at":
-      return ["at", `${release.ms}`];
+    case "after":
+      return ["after", `${release.delayMs}`];
     case "idle":
     case "terminated":
       return [release.kind, release.why];

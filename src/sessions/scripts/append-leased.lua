@@ -2,7 +2,7 @@
 -- prefix, ordinal, tail; may end the lease in the same step.
 -- KEYS meta, log, due, bell, hands, hbell, state, sbell, arch, payloads
 -- ARGV member, channel, token, n, prev seq, prev id, only if tail 0|1,
---      release kind or '', release reason or ms, payloads, events*
+--      release kind or '', release reason or ms from now, payloads, events*
 -- Reply: OK, first, last | DUP, first, last | MORE, seq | REWOUND, seq, last id | FENCED | NOSESSION
 
 local keys = { meta = KEYS[1], log = KEYS[2], due = KEYS[3], bell = KEYS[4], hands = KEYS[5],

@@ -95,15 +95,15 @@ local function matches(keys, log, prev_seq, prev_id)
   return entry ~= nil and entry[2][2] == prev_id
 end
 
--- Ends the lease: kind idle | requeue | at | suspended | terminated, arg = reason or epoch ms.
+-- Ends the lease: kind idle | requeue | after | suspended | terminated, arg = reason or ms from now.
 local function give_up(keys, member, log, token, kind, arg, unseen, now)
   redis.call('HSET', keys.meta, 'tok', '', 'own', '', 'rel', token, 'tk', '0')
   redis.call('ZADD', keys.arch, now, member)
-  if kind == 'requeue' or (unseen and (kind == 'at' or kind == 'suspended')) then
+  if kind == 'requeue' or (unseen and (kind == 'after' or kind == 'suspended')) then
     redis.call('ZADD', keys.due, now, member)
     ring(keys.bell)
-  elseif kind == 'at' then
-    redis.call('ZADD', keys.due, arg, member)
+  elseif kind == 'after' then
+    redis.call('ZADD', keys.due, int(now + tonumber(arg)), member)
   else
     redis.call('ZREM', keys.due, member)
     set_status(keys, member, log, kind, kind == 'suspended' and '' or arg, now)

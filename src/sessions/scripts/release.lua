@@ -1,6 +1,6 @@
 -- Ends a lease without an event.
 -- KEYS meta, due, bell, arch, state, sbell
--- ARGV member, token, seen seq, kind, reason or ms
+-- ARGV member, token, seen seq, kind, reason or ms from now
 -- Reply: OK | MORE, seq | FENCED | NOSESSION
 
 local keys = { meta = KEYS[1], due = KEYS[2], bell = KEYS[3], arch = KEYS[4], state = KEYS[5],
