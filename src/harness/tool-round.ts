@@ -12,6 +12,9 @@ export interface ToolRoundDeps extends RunContext {
   mcp: McpHands;
 }
 
+/** Between two looks at a lease that has not been renewed for long. */
+const STALE_POLL_MS = 50;
+
 /**
  * Works on every pending call that somebody here can move, all at once, until none is left. Each
  * result is appended as it arrives. Ends early, with calls still running in their sandboxes, when
@@ -81,7 +84,8 @@ export class ToolRound {
     const tool = toolLabel(target, name);
     const started = clock.monotonic();
     try {
-      const answer = await this.#answer(call, duty);
+      const mayBegin = duty !== "run" || (await this.#leaseIsFresh());
+      const answer = mayBegin ? await this.#answer(call, duty) : "left";
       if (answer === "left") this.#left.add(id);
       if (answer === "left" || answer === "settled") return;
       await journal.append([resultEvent(rng, id, answer)]);
@@ -92,6 +96,18 @@ export class ToolRound {
     } finally {
       this.#inFlight.delete(id);
     }
+  }
+
+  /** Waits, before an effect, for a lease that is surely held; false when the session is to be left. */
+  async #leaseIsFresh(): Promise<boolean> {
+    const { clock, lease, signals } = this.#deps;
+    if (lease.fresh()) return true;
+    const ends = AbortSignal.any([signals.dead, signals.hard, this.#leave, this.#stop.signal]);
+    while (!lease.fresh()) {
+      if (ends.aborted) return false;
+      await clock.sleep(STALE_POLL_MS, ends).catch(() => {});
+    }
+    return true;
   }
 
   async #answer(call: ToolCall, duty: CallDuty): Promise<HandAnswer> {

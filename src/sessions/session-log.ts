@@ -270,6 +270,11 @@ export interface Lease {
   readonly takeover: number;
   /** Aborts when the lease is lost: drop everything, touch nothing. */
   readonly lost: AbortSignal;
+  /**
+   * False when the last renewal is so long ago that another worker may soon hold the session, or
+   * does: begin nothing that has an effect outside the log until it is true again or `lost` aborts.
+   */
+  fresh(): boolean;
   getSession(): Promise<{ head: Head; snapshot: SessionSnapshot }>;
   /** Reads on from `after` (default: the start). Moves `position()` to the last event read, never back. */
   getEvents(query?: EventQuery): AsyncIterable<StoredEvent>;

@@ -282,6 +282,20 @@ export function describeSessionLog(name: string, open: () => Promise<StoreUnderT
         expect(await bench.worker("b").tryClaim(1, 100)).toEqual([]);
         await lease.barrier();
         expect(lease.lost.aborted).toBe(false);
+        expect(lease.fresh()).toBe(true);
+      });
+
+      it("a lease that is renewed no more stops being fresh before another worker can take it", async () => {
+        const { log, bench, pass } = await setUp();
+        await log.createSession(newSession(newRef()));
+        const holder = bench.worker("a");
+        const lease = await holder.claimOne();
+        expect(lease.fresh()).toBe(true);
+
+        await holder.die();
+        await pass(CONTRACT_TIMINGS.ttlMs);
+
+        expect(lease.fresh()).toBe(false);
       });
 
       it("another worker takes over when the holder dies, and the dead one's writes are refused", async () => {

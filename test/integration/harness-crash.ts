@@ -67,6 +67,7 @@ export class CrashPlan {
       token: lease.token,
       takeover: lease.takeover,
       lost: new AbortController().signal,
+      fresh: () => lease.fresh(),
       getSession: () => lease.getSession(),
       getEvents: (query) => lease.getEvents(query),
       position: () => lease.position(),

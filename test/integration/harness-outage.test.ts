@@ -129,3 +129,42 @@ describe("a session whose work cannot be put aside", () => {
     );
   });
 });
+
+describe("a lease that has not been renewed for long", () => {
+  it("holds a tool call back until it is renewed", async () => {
+    const bed = await bedOn();
+    let fresh = true;
+    let sent = 0;
+    bed.startWorker({
+      sandboxClient: (client) => ({
+        ...client,
+        execute: async (address, request, signal) => {
+          sent += 1;
+          return await client.execute(address, request, signal);
+        },
+      }),
+      queue: (queue) => ({
+        workers: () => queue.workers(),
+        quarantined: () => queue.quarantined(),
+        close: () => queue.close(),
+        claim: async function* claim(options) {
+          for await (const lease of queue.claim(options)) {
+            fresh = false;
+            lease.fresh = () => fresh;
+            yield lease;
+          }
+        },
+      }),
+    });
+    const ref = await bed.createSession("go", { model: "scripted:bash" });
+    await bed.until(ref, "the intent", (events) => eventsOf(events, "tool.intent").length > 0);
+    await systemClock.sleep(400);
+    expect(eventsOf(await bed.events(ref), "sandbox.requested")).toHaveLength(0);
+    expect(sent).toBe(0);
+
+    fresh = true;
+    await bed.idle(ref);
+
+    expect(bed.file(ref, "effects")).toBe("one\n");
+  });
+});

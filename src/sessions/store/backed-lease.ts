@@ -27,6 +27,10 @@ export interface LeaseDeps {
   backend: LogBackend;
   clock: Pick<Clock, "monotonic">;
   metrics?: SessionLogMetrics | undefined;
+  /** How long after a renewal was sent the lease still counts as fresh, in ms. */
+  freshMs: number;
+  /** When the claim was sent; ms of the monotonic clock. */
+  claimedAt: number;
   /** Called once, when the lease was given up or lost: stop renewing. */
   onOver: (lease: BackedLease) => void;
 }
@@ -49,6 +53,7 @@ export class BackedLease implements Lease {
   #told: Seq = 0;
   #over: string | undefined;
   #ending = false;
+  #renewedAt: number;
 
   constructor(ref: SessionRef, claimed: Claimed, deps: LeaseDeps) {
     this.ref = ref;
@@ -58,10 +63,21 @@ export class BackedLease implements Lease {
     this.#tail = claimed.pos.seq;
     this.#told = claimed.pos.seq;
     this.#deps = deps;
+    this.#renewedAt = deps.claimedAt;
   }
 
   get lost(): AbortSignal {
     return this.#lost.signal;
+  }
+
+  fresh(): boolean {
+    const age = this.#deps.clock.monotonic() - this.#renewedAt;
+    return this.#over === undefined && age <= this.#deps.freshMs;
+  }
+
+  /** A renewal that was sent at `sentAt` found the lease held. */
+  renewed(sentAt: number): void {
+    this.#renewedAt = sentAt;
   }
 
   /** A release is under way: that the token holds nothing any more is no loss. */

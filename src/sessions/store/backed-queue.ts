@@ -18,6 +18,8 @@ export interface LeaseTimings {
 
 export const DEFAULT_TIMINGS: LeaseTimings = { ttlMs: 800, renewMs: 200, pollMs: 100 };
 
+/** Of the time a lease lives, how much may have passed since its renewal when an effect begins. */
+const FRESH_SHARE = 0.7;
 const HEARTBEAT_MS = 2000;
 const RETRY: BackoffOptions = { baseMs: 100, maxMs: 2000 };
 
@@ -104,6 +106,7 @@ export class BackedQueue implements WakeQueue {
     if (this.#deps.clock.monotonic() - this.#renewedAt > this.#deps.timings.ttlMs / 2) {
       await this.#renewAll();
     }
+    const claimedAt = this.#deps.clock.monotonic();
     const batch = await this.#deps.backend.claim({
       worker: this.#deps.worker,
       nonce: nonceFrom(this.#deps.rng),
@@ -115,6 +118,8 @@ export class BackedQueue implements WakeQueue {
         backend: this.#deps.backend,
         clock: this.#deps.clock,
         metrics: this.#deps.metrics,
+        freshMs: this.#deps.timings.ttlMs * FRESH_SHARE,
+        claimedAt,
         onOver: (over) => this.#drop(over),
       });
       this.#held.get(memberOf(ref))?.lose("it ran out and was claimed again");
@@ -147,12 +152,15 @@ export class BackedQueue implements WakeQueue {
   async #renewAll(): Promise<void> {
     const leases = [...this.#held.values()];
     if (leases.length === 0) return;
+    const sentAt = this.#deps.clock.monotonic();
     const seqs = await this.#deps.backend.renew(leases, this.#deps.timings.ttlMs);
     this.#renewedAt = this.#deps.clock.monotonic();
     for (const [i, lease] of leases.entries()) {
       const seq = seqs[i] ?? null;
-      if (seq !== null) lease.noticeTail(seq);
-      else if (this.#held.get(memberOf(lease.ref)) === lease && !lease.ending) {
+      if (seq !== null) {
+        lease.renewed(sentAt);
+        lease.noticeTail(seq);
+      } else if (this.#held.get(memberOf(lease.ref)) === lease && !lease.ending) {
         lease.lose("another worker has claimed the session, or it has been deleted");
       }
     }
