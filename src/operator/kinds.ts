@@ -103,7 +103,6 @@ export interface NetworkPolicy extends KubeObject {
   spec: {
     podSelector: { matchLabels: Record<string, string> };
     policyTypes: ("Ingress" | "Egress")[];
-    egress: never[];
     ingress: { from: NetworkPeer[]; ports: { protocol: "TCP"; port: number }[] }[];
   };
 }

@@ -415,6 +415,20 @@ describe("isolation and pools", () => {
     });
     expect(policy.spec).toMatchObject({ policyTypes: ["Ingress", "Egress"] });
     expect(JSON.stringify(policy.spec.ingress)).toContain("drover");
+    // What was applied is what is stored: an apply that differs from it would wake its own controller
+    // and be made again, for ever. More sessions wake it too; no pass may change anything.
+    for (const name of ["more-1", "more-2"]) {
+      await rig.apply(aSession(name, {}, "team-b"));
+      await eventually("its session", async () => {
+        const text = await rig.kubectlOk(["-n", "team-b", "get", "ags", name, "-o", "json"]);
+        return text.includes("drover.dev/session-id");
+      });
+    }
+    const later = await rig.client.get(networkPolicies, {
+      namespace: "team-b",
+      name: "drover-sandbox",
+    });
+    expect(later.metadata.generation).toBe(1);
 
     await rig.kubectlOk(["-n", "team-b", "delete", "ags", "--all", "--timeout=30s"]);
 

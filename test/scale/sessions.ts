@@ -106,7 +106,8 @@ function percentile(sorted: number[], share: number): number {
 async function main(count: number): Promise<void> {
   await ensureInstalled();
   await createNamespace(NAMESPACE);
-  await apply(NAMESPACE, template);
+  // A sandbox is a Node process: on one small node 200 of them at a time would be its memory.
+  await apply(NAMESPACE, { ...template, spec: { ...template.spec, idleTimeoutSeconds: 10 } });
   const names = Array.from({ length: count }, (_, i) => `s-${i}`);
   const before = await counters();
   await withProxy(async (url) => {
@@ -135,7 +136,11 @@ async function main(count: number): Promise<void> {
     console.log(
       `apply to first model request (${waits.length} seen): p50 ${percentile(waits, 0.5)} ms, p99 ${percentile(waits, 0.99)} ms`,
     );
-    console.log(`sandbox pods: ${(await sandboxPods(NAMESPACE)).length}`);
+    const requested = await run("kubectl", ["events", "-n", NAMESPACE, "--types=Normal"]);
+    const made = requested.stdout.split("\n").filter((line) => line.includes("SandboxProvisioned"));
+    console.log(
+      `sandboxes made: ${made.length}, still there: ${(await sandboxPods(NAMESPACE)).length}`,
+    );
     report(before, after, count);
   });
   await kubectl(["delete", "ags", "--all", "-n", NAMESPACE, "--timeout=300s"]);

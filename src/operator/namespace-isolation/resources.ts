@@ -34,8 +34,9 @@ export function buildNetworkPolicy(namespace: string, installNamespace: string):
     },
     spec: {
       podSelector: { matchLabels: { [LABELS.sandbox]: "true" } },
+      // No `egress` denies all of it. An empty list would say the same and be stored as nothing, so
+      // that each apply would count as a change, wake this controller, and be made again.
       policyTypes: ["Ingress", "Egress"],
-      egress: [],
       ingress: [
         {
           from: [
