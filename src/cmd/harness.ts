@@ -18,6 +18,7 @@ import { VERSION } from "../runtime/version.ts";
 import { parseCommitMode } from "../sessions/commit-mode.ts";
 import { createSessionLogMetrics } from "../sessions/metrics.ts";
 import { connectRedisSessionStore } from "../sessions/redis/redis-session-store.ts";
+import { redisAddress } from "./redis-address.ts";
 
 /** `drover harness`: one worker on Redis, its model and tools behind the sidecar. */
 export async function harnessMain(
@@ -28,9 +29,7 @@ export async function harnessMain(
   const logger = createLogger({ level: config.logLevel, process: "harness" });
   const registry = createRegistry("harness", VERSION);
   const store = await connectRedisSessionStore({
-    url: config.redisUrl,
-    username: config.redisUsername,
-    password: config.redisPassword,
+    ...redisAddress(config),
     commit: parseCommitMode(config.redisCommit),
     pools: [{ code: config.poolCode, partitions: config.partitions }],
     timings: { ttlMs: config.leaseTtlMs, renewMs: config.leaseRenewMs, pollMs: config.pollMs },

@@ -32,6 +32,7 @@ import { VERSION } from "../runtime/version.ts";
 import { parseCommitMode } from "../sessions/commit-mode.ts";
 import { probeRedis } from "../sessions/redis/probe.ts";
 import { connectRedisSessionStore } from "../sessions/redis/redis-session-store.ts";
+import { redisAddress } from "./redis-address.ts";
 
 /** `drover operator`: controllers on the leader; issuer, health and metrics on every replica. */
 export async function operatorMain(
@@ -123,11 +124,7 @@ function createClient({ kubeconfig }: OperatorConfig, { restClient }: KubeMetric
 }
 
 function createLog(config: OperatorConfig, logger: Logger): ReconnectingLog {
-  const address = {
-    url: config.redisUrl,
-    username: config.redisUsername,
-    password: config.redisPassword,
-  };
+  const address = redisAddress(config);
   const commit = parseCommitMode(config.redisCommit);
   const common = { clock: systemClock, rng: systemRng, logger };
   return new ReconnectingLog({
@@ -153,6 +150,10 @@ function installSettings(config: OperatorConfig, { tls }: IssuerKeys): InstallSe
         config.redisSecret === undefined
           ? undefined
           : { name: config.redisSecret, key: config.redisSecretKey },
+      caSecret:
+        config.redisCaSecret === undefined
+          ? undefined
+          : { name: config.redisCaSecret, key: config.redisCaSecretKey },
       commit: config.redisCommit,
     },
     lease: { ttlMs: config.leaseTtlMs, renewMs: config.leaseRenewMs },

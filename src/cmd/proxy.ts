@@ -17,6 +17,7 @@ import { runProcess } from "../runtime/process.ts";
 import { systemRng } from "../runtime/rng.ts";
 import { VERSION } from "../runtime/version.ts";
 import { createRedisSessionPorts } from "../sessions/redis/redis-session-store.ts";
+import { redisAddress } from "./redis-address.ts";
 
 /** `drover proxy`: the sidecar of a harness pod; the only process there that holds credentials. */
 export async function proxyMain(
@@ -32,9 +33,7 @@ export async function proxyMain(
     ca: readCa(config.apiCaFile),
   });
   const sessions = createRedisSessionPorts({
-    url: config.redisUrl,
-    username: config.redisUsername,
-    password: config.redisPassword,
+    ...redisAddress(config),
     logger,
   });
   const issuer = new IssuerClient({

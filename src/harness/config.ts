@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { PORTS } from "../api/names.ts";
-import { secretField } from "../runtime/config.ts";
+import { authoritiesField, secretField } from "../runtime/config.ts";
 import { commitSetting } from "../sessions/commit-mode.ts";
 
 const ms = (env: string, description: string, fallback: number) =>
@@ -22,6 +22,10 @@ export const harnessConfig = z.object({
       description: "Password of the Redis user; none when absent.",
       secret: true,
     }),
+  redisCa: authoritiesField(
+    "DROVER_REDIS_CA",
+    "Authorities of a rediss:// address, in PEM; the public ones when absent.",
+  ).optional(),
   redisCommit: commitSetting,
   poolCode: z
     .string()

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { PORTS } from "../api/names.ts";
-import { secretField } from "../runtime/config.ts";
+import { authoritiesField, secretField } from "../runtime/config.ts";
 import { commitSetting } from "../sessions/commit-mode.ts";
 
 const port = z.coerce.number().int().min(0).max(65_535);
@@ -53,6 +53,18 @@ export const operatorConfig = z.object({
   }),
   redisSecretKey: name.default("password").meta({
     env: "DROVER_REDIS_SECRET_KEY",
+    description: "Key inside that Secret.",
+  }),
+  redisCa: authoritiesField(
+    "DROVER_REDIS_CA",
+    "Authorities of a rediss:// address, in PEM; the public ones when absent.",
+  ).optional(),
+  redisCaSecret: name.optional().meta({
+    env: "DROVER_REDIS_CA_SECRET",
+    description: "Secret that harness pods mount for those authorities; none when absent.",
+  }),
+  redisCaSecretKey: name.default("ca.crt").meta({
+    env: "DROVER_REDIS_CA_SECRET_KEY",
     description: "Key inside that Secret.",
   }),
   redisCommit: commitSetting,

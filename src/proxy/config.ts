@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { secretField } from "../runtime/config.ts";
+import { authoritiesField, secretField } from "../runtime/config.ts";
 
 const port = z.coerce.number().int().min(0).max(65_535);
 
@@ -74,6 +74,10 @@ export const proxyConfig = z.object({
       description: "Password of the Redis user; none when absent.",
       secret: true,
     }),
+  redisCa: authoritiesField(
+    "DROVER_REDIS_CA",
+    "Authorities of a rediss:// address, in PEM; the public ones when absent.",
+  ).optional(),
   inClusterServers: hostList.default([]).meta({
     env: "DROVER_IN_CLUSTER_SERVERS",
     description: "MCP servers (host:port, comma separated) that may have private addresses.",

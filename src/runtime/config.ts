@@ -1,3 +1,4 @@
+import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { z } from "zod";
 import { AppError } from "./errors.ts";
@@ -5,8 +6,8 @@ import { Secret } from "./secret.ts";
 
 /**
  * One zod object per process. A field says its variable and what it is for with
- * `.meta({ env: "DROVER_…", description })`; a secret field is `secretField(env, description)`
- * and may also be given as a file by `<VARIABLE>_FILE`.
+ * `.meta({ env: "DROVER_…", description })`; a secret field is `secretField(env, description)`.
+ * Each may also be given as a file by `<VARIABLE>_FILE`.
  */
 export type ConfigSchema = z.ZodObject<Record<string, z.ZodType>>;
 
@@ -22,6 +23,25 @@ export function secretField(env: string, description: string) {
     .min(1)
     .transform((value) => new Secret(value))
     .meta({ env, description, secret: true });
+}
+
+/** Certificates of authorities, in PEM: what a client trusts instead of the system's. */
+export function authoritiesField(env: string, description: string) {
+  return z
+    .string()
+    .refine(areCertificates, "expected certificates in PEM")
+    .meta({ env, description });
+}
+
+/** Told at start-up, because a TLS connection that is handed anything else fails without a reason. */
+function areCertificates(pem: string): boolean {
+  const blocks = pem.match(/-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----/gs) ?? [];
+  try {
+    const certificates = blocks.map((block) => new X509Certificate(block));
+    return certificates.length > 0;
+  } catch {
+    return false;
+  }
 }
 
 /** Reads, checks and freezes a configuration; throws CONFIG_INVALID that lists *all* mistakes. */
@@ -42,7 +62,9 @@ export function loadConfig<S extends ConfigSchema>(
     for (const issue of parsed.error.issues) {
       const name = String(issue.path[0]);
       const meta = configMeta(name, fields[name]);
-      const shown = meta.secret === true || raw[name] === undefined ? "" : ` (is "${raw[name]}")`;
+      // A file may hold something else than was meant: a key in place of a certificate.
+      const direct = env[meta.env] ?? "";
+      const shown = meta.secret === true || direct === "" ? "" : ` (is "${direct}")`;
       problems.push(`${meta.env}${shown}: ${issue.message}. ${meta.description}`);
     }
   }

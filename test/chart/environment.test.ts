@@ -5,6 +5,7 @@ import { afterAll, describe, expect, it } from "@jest/globals";
 import type { V1Container } from "@kubernetes/client-node";
 import { cleanupConfig } from "../../src/operator/cleanup-config.ts";
 import { operatorConfig } from "../../src/operator/config.ts";
+import { createSelfSignedCertificate } from "../../src/operator/issuer/certificate.ts";
 import { type ConfigSchema, configMeta, loadConfig } from "../../src/runtime/config.ts";
 import { scriptedModelConfig } from "../../src/scripted-model/config.ts";
 import { CASES, CHART, containersOf, NAMESPACE, podTemplates, render } from "./helm.ts";
@@ -18,6 +19,8 @@ const SCHEMAS: Readonly<Record<string, ConfigSchema>> = {
 
 const secrets = mkdtempSync(join(tmpdir(), "drover-chart-env-"));
 writeFileSync(join(secrets, "value"), "secret-of-a-mounted-file\n");
+const authority = createSelfSignedCertificate("authority.test", Date.now()).cert.trim();
+writeFileSync(join(secrets, "ca.crt"), authority);
 
 afterAll(() => {
   rmSync(secrets, { recursive: true });
@@ -29,11 +32,11 @@ function schemaOf({ args = [] }: V1Container): ConfigSchema {
   return schema;
 }
 
-/** The names a process reads, `_FILE` forms of secrets included. */
+/** The names a process reads. A secret stands in no value, so of it only the `_FILE` form. */
 function namesOf(schema: ConfigSchema): string[] {
   return Object.entries(schema.shape).flatMap(([field, type]) => {
     const { env, secret } = configMeta(field, type);
-    return secret === true ? [env, `${env}_FILE`] : [env];
+    return secret === true ? [`${env}_FILE`] : [env, `${env}_FILE`];
   });
 }
 
@@ -43,7 +46,8 @@ function environmentOf({ env = [] }: V1Container): Record<string, string> {
     env.map(({ name, value, valueFrom }) => {
       const path = valueFrom?.fieldRef?.fieldPath;
       if (path !== undefined) return [name, path === "metadata.namespace" ? NAMESPACE : "a-pod"];
-      return [name, name.endsWith("_FILE") ? join(secrets, "value") : (value ?? "")];
+      if (!name.endsWith("_FILE")) return [name, value ?? ""];
+      return [name, join(secrets, name.endsWith("_CA_FILE") ? "ca.crt" : "value")];
     }),
   );
 }
@@ -108,6 +112,9 @@ describe("the operator's settings", () => {
       redisUsername: "drover",
       redisSecret: "redis-login",
       redisSecretKey: "redis-password",
+      redisCa: authority,
+      redisCaSecret: "redis-authority",
+      redisCaSecretKey: "authority.pem",
       redisCommit: "replicas:2",
       leaseTtlMs: 800,
       leaseRenewMs: 200,
@@ -132,6 +139,7 @@ describe("the operator's settings", () => {
     expect(withPassword.redisPassword?.reveal()).toBe("secret-of-a-mounted-file");
     expect(without.redisPassword).toBeUndefined();
     expect(without.redisSecret).toBeUndefined();
+    expect(without.redisCa).toBeUndefined();
   });
 
   it("of a large installation are whole numbers, not 1e+06", async () => {

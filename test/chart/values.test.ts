@@ -84,6 +84,10 @@ describe("a mistake in the values", () => {
     { set: "operator.replicas=0", says: "at '/operator/replicas'" },
     { set: "operator.replicas=two", says: "at '/operator/replicas'" },
     { set: "redis.url=redis://user:secret@redis:6379", says: "at '/redis/url'" },
+    {
+      set: "redis.caSecret=authority",
+      says: "redis.caSecret is for TLS, and redis.url (redis://redis:6379) does not begin with rediss://",
+    },
     { set: "redis.commit=replicas:0", says: "at '/redis/commit'" },
     {
       set: "lease.renewMs=400",

@@ -19,6 +19,7 @@ const deployment = buildDeployment(
       url: "redis://redis:6379",
       username: "harness",
       secret: { name: "redis", key: "password" },
+      caSecret: { name: "authority", key: "ca.pem" },
       commit: "fsync",
     },
     lease: { ttlMs: 800, renewMs: 200 },
@@ -34,10 +35,11 @@ it.each([
   const env = Object.fromEntries(
     (container?.env ?? []).map(({ name, value }) => [name, value ?? "from-the-pod"]),
   );
-  // The file is in the pod, not here.
-  const { DROVER_REDIS_PASSWORD_FILE: password, ...rest } = env;
+  // The files are in the pod, not here.
+  const { DROVER_REDIS_PASSWORD_FILE: password, DROVER_REDIS_CA_FILE: ca, ...rest } = env;
 
-  expect(password).toMatch(/^\/var\/run\/secrets\/drover\/redis\//);
+  expect(password).toBe("/var/run/secrets/drover/redis/password");
+  expect(ca).toBe("/var/run/secrets/drover/redis-ca/ca.crt");
   expect(() => loadConfig(schema as ConfigSchema, rest)).not.toThrow();
 });
 
@@ -62,7 +64,7 @@ it("only the proxy mounts tokens and the model key", () => {
   const mounts = (container: (typeof pod.containers)[0] | undefined) =>
     (container?.volumeMounts ?? []).map(({ name }) => name);
 
-  expect(mounts(pod.containers[0])).toEqual(["tmp", "redis"]);
+  expect(mounts(pod.containers[0])).toEqual(["tmp", "redis", "redis-ca"]);
   expect(mounts(pod.initContainers?.[0])).toEqual(
     expect.arrayContaining(["issuer-token", "api-token", "model-key"]),
   );

@@ -66,6 +66,16 @@ redis://{{ include "drover.name" . }}-valkey.{{ .Release.Namespace }}.svc:6379
 {{- if .Values.valkey.enabled -}}password{{- else -}}{{ .Values.redis.existingSecretKey }}{{- end -}}
 {{- end }}
 
+{{/* Secret with the authority of Redis' certificate; empty when there is none. */}}
+{{- define "drover.redisCaSecret" -}}
+{{- if and .Values.redis.caSecret (not .Values.valkey.enabled) -}}
+{{- if not (hasPrefix "rediss://" .Values.redis.url) -}}
+{{- fail (printf "redis.caSecret is for TLS, and redis.url (%v) does not begin with rediss://" .Values.redis.url) -}}
+{{- end -}}
+{{ .Values.redis.caSecret }}
+{{- end -}}
+{{- end }}
+
 {{- define "drover.modelBaseUrl" -}}
 {{- if .Values.model.baseUrl -}}
 {{ .Values.model.baseUrl }}

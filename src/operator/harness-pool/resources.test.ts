@@ -13,6 +13,7 @@ const install: InstallSettings = {
     url: "redis://valkey:6379",
     username: "harness",
     secret: { name: "redis", key: "pw" },
+    caSecret: { name: "authority", key: "ca.pem" },
     commit: "replicas:1",
   },
   lease: { ttlMs: 800, renewMs: 200 },
@@ -35,14 +36,28 @@ describe("the pods of a pool", () => {
   it("only the proxy mounts tokens and the model key; both use Redis", () => {
     const { harness, proxy } = pod();
 
-    expect(mountsOf(harness)).toEqual(["redis", "tmp"]);
+    expect(mountsOf(harness)).toEqual(["redis", "redis-ca", "tmp"]);
     expect(mountsOf(proxy)).toEqual([
       "api-token",
       "issuer-token",
       "model-key",
       "proxy-tmp",
       "redis",
+      "redis-ca",
     ]);
+  });
+
+  it("the key of a Secret becomes the file that the variable names", () => {
+    const { harness, spec } = pod();
+
+    const volume = spec.volumes?.find(({ name }) => name === "redis-ca");
+    const mount = harness.volumeMounts?.find(({ name }) => name === "redis-ca");
+    const file = harness.env?.find(({ name }) => name === "DROVER_REDIS_CA_FILE")?.value;
+    expect(volume?.secret).toEqual({
+      secretName: "authority",
+      items: [{ key: "ca.pem", path: "ca.crt" }],
+    });
+    expect(`${mount?.mountPath}/ca.crt`).toBe(file);
   });
 
   it("no value of a secret and no reference to one is in any environment", () => {

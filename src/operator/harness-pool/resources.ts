@@ -39,6 +39,8 @@ export interface InstallSettings {
     username?: string | undefined;
     /** Where the password is; the harness mounts it, the operator reads its own mount. */
     secret?: { name: string; key: string } | undefined;
+    /** Where the authorities of a `rediss://` address are, as with the password. */
+    caSecret?: { name: string; key: string } | undefined;
     commit: string;
   };
   lease: { ttlMs: number; renewMs: number };
@@ -58,6 +60,7 @@ const GRACE_SECONDS = 45;
 const TOKEN_SECONDS = 3600;
 
 const REDIS_DIR = "/var/run/secrets/drover/redis";
+const REDIS_CA_DIR = "/var/run/secrets/drover/redis-ca";
 const MODEL_DIR = "/var/run/secrets/drover/model";
 const ISSUER_DIR = "/var/run/secrets/drover/issuer";
 const API_DIR = "/var/run/secrets/drover/api";
@@ -242,11 +245,15 @@ function redisEnv({ redis }: InstallSettings): V1EnvVar[] {
     { name: "DROVER_REDIS_URL", value: redis.url },
     ...optional("DROVER_REDIS_USERNAME", redis.username),
     ...optional("DROVER_REDIS_PASSWORD_FILE", redis.secret && `${REDIS_DIR}/password`),
+    ...optional("DROVER_REDIS_CA_FILE", redis.caSecret && `${REDIS_CA_DIR}/ca.crt`),
   ];
 }
 
 function redisMounts({ redis }: InstallSettings): V1VolumeMount[] {
-  return redis.secret === undefined ? [] : [secretMount("redis", REDIS_DIR)];
+  return [
+    ...(redis.secret === undefined ? [] : [secretMount("redis", REDIS_DIR)]),
+    ...(redis.caSecret === undefined ? [] : [secretMount("redis-ca", REDIS_CA_DIR)]),
+  ];
 }
 
 function volumes(spec: HarnessPoolSpec, { redis }: InstallSettings): V1Volume[] {
@@ -283,6 +290,7 @@ function volumes(spec: HarnessPoolSpec, { redis }: InstallSettings): V1Volume[] 
       },
     },
     ...secretVolume("redis", redis.secret, "password"),
+    ...secretVolume("redis-ca", redis.caSecret, "ca.crt"),
     ...secretVolume("model-key", apiKeySecret, "api-key"),
   ];
 }

@@ -1,3 +1,4 @@
+import { isIP } from "node:net";
 import { Redis, type RedisOptions } from "ioredis";
 import { AppError } from "../../runtime/errors.ts";
 import type { Secret } from "../../runtime/secret.ts";
@@ -69,15 +70,17 @@ function target(address: RedisAddress): ConnectionOptions {
   const url = parseUrl(address.url);
   const username = address.username ?? decodeURIComponent(url.username);
   const password = address.password?.reveal() ?? decodeURIComponent(url.password);
+  const host = url.hostname.replace(/^\[(.*)\]$/, "$1");
   const options: ConnectionOptions = {
-    host: url.hostname.replace(/^\[(.*)\]$/, "$1"),
+    host,
     port: Number(url.port || "6379"),
     db: Number(url.pathname.slice(1) || "0"),
   };
   if (username !== "") options.username = username;
   if (password !== "") options.password = password;
   if (url.protocol === "rediss:" || address.tls !== undefined) {
-    options.tls = { servername: url.hostname, ...address.tls };
+    // An IP address is no server name (RFC 6066 §3); the certificate is checked against it all the same.
+    options.tls = { ...(isIP(host) === 0 ? { servername: host } : {}), ...address.tls };
   }
   return options;
 }

@@ -2,7 +2,7 @@ import type { Redis } from "ioredis";
 import { AppError, describeError } from "../../runtime/errors.ts";
 import type { CommitMode } from "../session-log.ts";
 import { createConnection, endpointOf, type RedisAddress } from "./connection.ts";
-import { isAuthError, isServerReply } from "./redis-errors.ts";
+import { isAuthError, isServerReply, isUntrusted } from "./redis-errors.ts";
 
 /** What the server is, and what could not be found out because it forbids the question. */
 export interface RedisFacts {
@@ -48,6 +48,13 @@ function connectionError(error: unknown, endpoint: string, username = "default")
       "REDIS_AUTH_FAILED",
       `Redis at ${endpoint} refuses user "${username}"; check its password and its rights`,
       { cause: error },
+    );
+  }
+  if (isUntrusted(error)) {
+    return new AppError(
+      "REDIS_UNREACHABLE",
+      `the certificate of Redis at ${endpoint} is not trusted (${describeError(error)}); give the certificate of the authority that signed it as DROVER_REDIS_CA_FILE (redis.caSecret of the chart)`,
+      { cause: error, retryable: true },
     );
   }
   return new AppError(

@@ -32,6 +32,19 @@ export function isAuthError(error: unknown): boolean {
   return /\b(WRONGPASS|NOAUTH|NOPERM)\b|invalid (username|password)/i.test(describeError(error));
 }
 
+/** Codes of OpenSSL for a certificate whose authority is not known. */
+const UNKNOWN_AUTHORITY: ReadonlySet<string> = new Set([
+  "DEPTH_ZERO_SELF_SIGNED_CERT",
+  "SELF_SIGNED_CERT_IN_CHAIN",
+  "UNABLE_TO_GET_ISSUER_CERT",
+  "UNABLE_TO_GET_ISSUER_CERT_LOCALLY",
+  "UNABLE_TO_VERIFY_LEAF_SIGNATURE",
+]);
+
+export function isUntrusted(error: unknown): boolean {
+  return UNKNOWN_AUTHORITY.has(codeOf(error) ?? "");
+}
+
 /** Nothing was written; the same call may succeed later. */
 export function unavailable(what: string, cause: unknown): AppError {
   return new AppError("UNAVAILABLE", `${what} failed because Redis does not answer; try again`, {
