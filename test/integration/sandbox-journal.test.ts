@@ -396,7 +396,7 @@ describe("the end of the daemon", () => {
     await expect(daemon.bash("echo x")).rejects.toMatchObject({
       code: "UNAVAILABLE",
       retryable: true,
-      details: { connected: false },
+      details: { sent: false },
     });
   });
 });
