@@ -1,31 +1,13 @@
 import { z } from "zod";
 import { PORTS } from "../api/names.ts";
-import { authoritiesField, secretField } from "../runtime/config.ts";
+import { redisSettings } from "../runtime/redis-settings.ts";
 import { commitSetting } from "../sessions/commit-mode.ts";
 
 const ms = (env: string, description: string, fallback: number) =>
   z.coerce.number().int().min(1).max(3_600_000).default(fallback).meta({ env, description });
 
 export const harnessConfig = z.object({
-  redisUrl: z.string().min(1).meta({
-    env: "DROVER_REDIS_URL",
-    description: "redis:// or rediss:// address of the session log.",
-  }),
-  redisUsername: z.string().min(1).optional().meta({
-    env: "DROVER_REDIS_USERNAME",
-    description: "Redis user; the default user when absent.",
-  }),
-  redisPassword: secretField("DROVER_REDIS_PASSWORD", "Password of the Redis user.")
-    .optional()
-    .meta({
-      env: "DROVER_REDIS_PASSWORD",
-      description: "Password of the Redis user; none when absent.",
-      secret: true,
-    }),
-  redisCa: authoritiesField(
-    "DROVER_REDIS_CA",
-    "Authorities of a rediss:// address, in PEM; the public ones when absent.",
-  ).optional(),
+  ...redisSettings,
   redisCommit: commitSetting,
   poolCode: z
     .string()

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { PORTS } from "../api/names.ts";
-import { authoritiesField, secretField } from "../runtime/config.ts";
+import { redisSettings } from "../runtime/redis-settings.ts";
 import { commitSetting } from "../sessions/commit-mode.ts";
 
 const port = z.coerce.number().int().min(0).max(65_535);
@@ -32,21 +32,7 @@ export const operatorConfig = z.object({
       env: "DROVER_IMAGE_PULL_SECRETS",
       description: "Names of registry Secrets for that image, comma separated.",
     }),
-  redisUrl: z.string().min(1).meta({
-    env: "DROVER_REDIS_URL",
-    description: "redis:// or rediss:// address of the session log, without a password.",
-  }),
-  redisUsername: z.string().min(1).optional().meta({
-    env: "DROVER_REDIS_USERNAME",
-    description: "Redis user; the default user when absent.",
-  }),
-  redisPassword: secretField("DROVER_REDIS_PASSWORD", "Password of the Redis user.")
-    .optional()
-    .meta({
-      env: "DROVER_REDIS_PASSWORD",
-      description: "Password of the Redis user; none when absent.",
-      secret: true,
-    }),
+  ...redisSettings,
   redisSecret: name.optional().meta({
     env: "DROVER_REDIS_SECRET",
     description: "Secret that harness pods mount for that password; none when absent.",
@@ -55,10 +41,6 @@ export const operatorConfig = z.object({
     env: "DROVER_REDIS_SECRET_KEY",
     description: "Key inside that Secret.",
   }),
-  redisCa: authoritiesField(
-    "DROVER_REDIS_CA",
-    "Authorities of a rediss:// address, in PEM; the public ones when absent.",
-  ).optional(),
   redisCaSecret: name.optional().meta({
     env: "DROVER_REDIS_CA_SECRET",
     description: "Secret that harness pods mount for those authorities; none when absent.",

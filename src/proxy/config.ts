@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { authoritiesField, secretField } from "../runtime/config.ts";
+import { redisSettings } from "../runtime/redis-settings.ts";
 
 const port = z.coerce.number().int().min(0).max(65_535);
 
@@ -59,25 +59,7 @@ export const proxyConfig = z.object({
     env: "DROVER_ISSUER_TOKEN_FILE",
     description: "Projected service account token with audience drover-issuer.",
   }),
-  redisUrl: z.string().min(1).meta({
-    env: "DROVER_REDIS_URL",
-    description: "redis:// or rediss:// address of the session log; leases and snapshots are read.",
-  }),
-  redisUsername: z.string().min(1).optional().meta({
-    env: "DROVER_REDIS_USERNAME",
-    description: "Redis user; the default user when absent.",
-  }),
-  redisPassword: secretField("DROVER_REDIS_PASSWORD", "Password of the Redis user.")
-    .optional()
-    .meta({
-      env: "DROVER_REDIS_PASSWORD",
-      description: "Password of the Redis user; none when absent.",
-      secret: true,
-    }),
-  redisCa: authoritiesField(
-    "DROVER_REDIS_CA",
-    "Authorities of a rediss:// address, in PEM; the public ones when absent.",
-  ).optional(),
+  ...redisSettings,
   inClusterServers: hostList.default([]).meta({
     env: "DROVER_IN_CLUSTER_SERVERS",
     description: "MCP servers (host:port, comma separated) that may have private addresses.",
