@@ -106,8 +106,13 @@ function percentile(sorted: number[], share: number): number {
 async function main(count: number): Promise<void> {
   await ensureInstalled();
   await createNamespace(NAMESPACE);
-  // A sandbox is a Node process: on one small node 200 of them at a time would be its memory.
-  await apply(NAMESPACE, { ...template, spec: { ...template.spec, idleTimeoutSeconds: 10 } });
+  // A sandbox is a Node process: on one small node 200 of them at a time would be its memory, and
+  // starting them takes minutes.
+  const spec = { ...template.spec, idleTimeoutSeconds: 10, startDeadlineSeconds: 900 };
+  await apply(NAMESPACE, { ...template, spec });
+  const roomForAll = JSON.stringify({ spec: { concurrency: Math.max(50, count) } });
+  await kubectl(["patch", "hrp", "default", "-n", SYSTEM, "--type=merge", "-p", roomForAll]);
+  await kubectl(["wait", "-n", SYSTEM, "hrp/default", "--for=condition=Ready", "--timeout=120s"]);
   const names = Array.from({ length: count }, (_, i) => `s-${i}`);
   const before = await counters();
   await withProxy(async (url) => {
