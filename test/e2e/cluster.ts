@@ -7,7 +7,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import { describeError } from "../../src/runtime/errors.ts";
 
 const cache = process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache");
-export const stateDirectory = join(cache, "drover", "test-bed", "state");
+const testBed = process.env["DROVER_TEST_BED"] ?? join(cache, "drover", "test-bed");
+export const stateDirectory = join(testBed, "state");
 const kubeconfig = join(stateDirectory, "kubeconfig");
 
 export const RELEASE = "drover";
