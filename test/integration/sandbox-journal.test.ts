@@ -1,7 +1,8 @@
+import { once } from "node:events";
 import { appendFileSync, existsSync, readFileSync } from "node:fs";
+import { request as httpRequest, type IncomingMessage } from "node:http";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
-import { inputHash } from "../../src/protocol/sandbox-api.ts";
 import { AUDIENCES, generateSigningKey } from "../../src/protocol/tokens.ts";
 import { claims, DaemonFixture, executeToken, type TokenOptions } from "./sandbox-fixture.ts";
 
@@ -343,17 +344,22 @@ describe("who may call", () => {
     expect(lines("runs")).toBe(0);
   });
 
-  it("a body above the limit is refused with its size", async () => {
-    const input = { file_path: "x", content: "x".repeat(17 * 1024 * 1024) };
-    const request = {
-      id: "toolu_a",
-      name: "write",
-      input,
-      inputHash: inputHash("write", input),
-      epoch: 1,
+  it("a body above the limit is refused before it is sent", async () => {
+    const authorization = `Bearer ${await executeToken({})}`;
+    const headers = {
+      "content-type": "application/json",
+      "content-length": 17 * 1024 * 1024,
+      authorization,
     };
 
-    expect(await raw("/v1/execute", post(request))).toMatchObject({ status: 413 });
+    // Only the headers: the answer comes first, and a body under way would meet a closed connection.
+    const sent = httpRequest(`http://${daemon.address}/v1/execute`, { method: "POST", headers });
+    sent.flushHeaders();
+    const [response] = (await once(sent, "response")) as [IncomingMessage];
+    sent.on("error", () => {});
+    sent.destroy();
+
+    expect(response.statusCode).toBe(413);
   });
 
   it("health and metrics need no token", async () => {
