@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
-import { DaemonFixture, MARKER_SECRET } from "./sandbox-fixture.ts";
+import { DaemonFixture, MARKER_SECRET, until } from "./sandbox-fixture.ts";
 
 const daemon = new DaemonFixture();
 beforeAll(() => daemon.start());
@@ -63,9 +63,10 @@ describe("the shell", () => {
   });
 
   it("says so when the shell died between two calls", async () => {
-    await daemon.bash("(sleep 0.2; kill -9 $$) & echo planted");
-    await daemon.call("grep", { pattern: "nothing-like-it" });
-    await new Promise((resolve) => setTimeout(resolve, 500));
+    await daemon.bash("(sleep 0.2; kill -9 $$; touch killed) & echo planted");
+    await until(() => existsSync(join(daemon.workspace, "killed")));
+    // The daemon hears of it a moment later.
+    await new Promise((resolve) => setTimeout(resolve, 100));
 
     const result = await daemon.bash("echo here");
 

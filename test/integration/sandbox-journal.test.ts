@@ -4,7 +4,13 @@ import { request as httpRequest, type IncomingMessage } from "node:http";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
 import { AUDIENCES, generateSigningKey } from "../../src/protocol/tokens.ts";
-import { claims, DaemonFixture, executeToken, type TokenOptions } from "./sandbox-fixture.ts";
+import {
+  claims,
+  DaemonFixture,
+  executeToken,
+  type TokenOptions,
+  until,
+} from "./sandbox-fixture.ts";
 
 let daemon: DaemonFixture;
 beforeEach(async () => {
@@ -33,13 +39,6 @@ function post(body: unknown): RequestInit {
 function lines(name: string): number {
   const file = join(daemon.workspace, name);
   return existsSync(file) ? readFileSync(file, "utf8").split("\n").length - 1 : 0;
-}
-
-async function until(condition: () => boolean): Promise<void> {
-  for (let tries = 0; !condition(); tries += 1) {
-    if (tries > 500) throw new Error("the condition was not met in 10 s");
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
 }
 
 /** Sends a call and does not wait for its answer. */
