@@ -2,15 +2,54 @@ import { z } from "zod";
 import { AGENT_TOOLSET, agentRefField, agentSpec } from "./agent.ts";
 import {
   conditions,
+  entryName,
   formatted,
   immutable,
+  keyedBy,
   objectName,
   observedGeneration,
   optionalTime,
+  repositoryUrl,
   rules,
 } from "./fields.ts";
 
 export const OPERATING_MODES = ["Running", "Suspended", "Stopped"] as const;
+
+export const sessionRepository = z
+  .object({
+    name: entryName("Name of the repository in this session; its folder when `path` is not set."),
+    url: repositoryUrl().describe(
+      "The repository. Its token comes from an entry of `vaultRefs` with the same `repositoryUrl`; without one it is read anonymously.",
+    ),
+    path: formatted(
+      256,
+      "^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$",
+      "must be a path below the workspace such as `src/app`: no part may begin with `.` or `-`",
+    )
+      .optional()
+      .describe("Folder below the workspace."),
+    branch: formatted(
+      255,
+      "^[A-Za-z0-9_][A-Za-z0-9._/-]*$",
+      "must be the name of a branch or tag: letters, digits, `.`, `_`, `/` and `-`",
+    )
+      .optional()
+      .describe("Branch or tag that is checked out; the repository's own default when not set."),
+    pushBranches: z
+      .array(
+        formatted(
+          255,
+          "^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*(/[*][*])?$",
+          "must be the name of a branch, or a beginning followed by `/**`, such as `agent/**`",
+        ).describe("A branch, or all branches below a name (`agent/**`)."),
+      )
+      .max(16)
+      .default([])
+      .describe("Branches the session may push to; none by default. Nothing can be deleted."),
+  })
+  .describe("One git repository.");
+
+export type SessionRepository = z.output<typeof sessionRepository>;
 
 export const agentSessionSpec = z
   .object({
@@ -58,6 +97,26 @@ export const agentSessionSpec = z
         }),
       )
       .describe("Credentials this session may use, searched in this order."),
+    repositories: z
+      .array(sessionRepository)
+      .max(16)
+      .optional()
+      .meta({
+        ...keyedBy("name"),
+        ...rules(
+          {
+            rule: "self.all(a, self.exists_one(b, b.url == a.url))",
+            message: "each `url` in `repositories` must be there once only",
+          },
+          {
+            rule: "self.all(a, self.exists_one(b, (has(b.path) ? b.path : b.name) == (has(a.path) ? a.path : a.name)))",
+            message: "each repository must have a folder of its own: `path`, or `name` without it",
+          },
+        ),
+      })
+      .describe(
+        "Git repositories that are cloned into each sandbox of the session before its first tool call.",
+      ),
     harnessPoolRef: z
       .object({ name: objectName("HarnessPool").default("default") })
       .default({ name: "default" })
@@ -105,6 +164,12 @@ export const agentSessionSpec = z
       immutable("agent", "AgentSession"),
       immutable("sandboxTemplateRef", "AgentSession"),
       immutable("vaultRefs", "AgentSession"),
+      immutable("repositories", "AgentSession"),
+      {
+        rule: "!has(self.repositories) || self.repositories.size() == 0 || has(self.sandboxTemplateRef)",
+        message:
+          "`sandboxTemplateRef` must be set, because `repositories` are cloned into the sandbox",
+      },
     ),
   )
   .describe("What the session works on, with which agent, and where.");

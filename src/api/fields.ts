@@ -64,6 +64,33 @@ export function httpUrl() {
   );
 }
 
+/** Path of an entry below the folder of its own vault; so no entry can name another's. */
+export function vaultPath() {
+  return formatted(
+    512,
+    "^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$",
+    "must be a relative path such as `github` or `teams/docs`: letters, digits, `-`, `_`, `.` and single `/`, no part beginning with `.`",
+  );
+}
+
+/** Key inside a Secret of a vault. */
+export function vaultKey() {
+  return formatted(
+    253,
+    "^[-._A-Za-z0-9]+$",
+    "must be a key of the secret: letters, digits, `-`, `_` and `.`",
+  ).describe("Key inside the secret.");
+}
+
+/** A git repository by its https URL, with host, at least one folder and a name; `.git` may end it. */
+export function repositoryUrl() {
+  return formatted(
+    1024,
+    "^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*){2,10}$",
+    "must be the URL of a git repository such as `https://git.example/team/app`: no user, no query, no `..`",
+  );
+}
+
 /** Key inside a Secret. */
 export function secretKey() {
   return formatted(

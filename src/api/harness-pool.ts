@@ -10,6 +10,8 @@ import {
   observedGeneration,
   rules,
   secretKey,
+  vaultKey,
+  vaultPath,
 } from "./fields.ts";
 
 export const harnessPoolSpec = z
@@ -36,7 +38,24 @@ export const harnessPoolSpec = z
           .describe(
             "Secret of the install namespace with the model API key, mounted in the proxy container only; without it requests carry no key.",
           ),
+        apiKeyVaultRef: z
+          .object({
+            path: vaultPath().describe(
+              "Path in the vault's KV store, such as `pools/default/model`.",
+            ),
+            key: vaultKey().default("api-key"),
+          })
+          .optional()
+          .describe(
+            "Secret of the vault with the model API key, read by the proxy with the pool's own identity.",
+          ),
       })
+      .meta(
+        rules({
+          rule: "!has(self.apiKeySecret) || !has(self.apiKeyVaultRef)",
+          message: "at most one of `apiKeySecret` and `apiKeyVaultRef` may be set",
+        }),
+      )
       .default({ baseUrl: "https://api.anthropic.com" })
       .describe("Where model requests go."),
     inClusterServers: z

@@ -36,11 +36,15 @@ export const FIELD_MANAGERS = { children: "drover-operator", status: "drover-sta
 export const SANDBOX_SERVICE_ACCOUNT = "drover-sandbox";
 export const SANDBOX_NETWORK_POLICY = "drover-sandbox";
 
+/** Name of the edge in the install namespace: Deployment, Service and service account. */
+export const EDGE = "drover-edge";
+
 /** Ports of our processes, the same in every pod. */
 export const PORTS = {
   sandbox: 7080,
   proxy: 7070,
   issuer: 7443,
+  edge: 7080,
   health: 9090,
   proxyHealth: 9091,
 } as const;

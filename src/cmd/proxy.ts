@@ -46,7 +46,7 @@ export async function proxyMain(
     leases: sessions,
     snapshots: sessions,
     credentials: new KubernetesSecretSource({ secrets }),
-    credentialSourceName: "kubernetes_secret",
+    onCredentialRead: () => {},
     podUid: config.podUid,
     model: { baseUrl: config.modelBaseUrl, apiKeyFile: config.modelApiKeyFile },
     inClusterServers: config.inClusterServers,

@@ -23,11 +23,22 @@ export interface CredentialRequest {
   vault: string;
   /** The entry, as frozen in the session's snapshot. */
   entry: CredentialEntry;
+  /** The session it is read for: a vault is asked under this session's identity (security §6). */
+  session: SessionIdentity;
 }
 
+/** Where a value is: one of the two, as in the manifest. */
 export interface CredentialEntry {
   name: string;
-  secretRef: { name: string; key: string };
+  secretRef?: { name: string; key: string } | undefined;
+  /** Path below the folder of the CredentialVault. */
+  vaultRef?: { path: string; key: string } | undefined;
+}
+
+export interface SessionIdentity {
+  id: string;
+  /** The token by which the session asked: a session token in the sidecar, a sandbox token at the edge. */
+  token: Secret;
 }
 
 export interface Credential {

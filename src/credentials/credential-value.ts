@@ -32,11 +32,25 @@ function problemOf(text: string): string | undefined {
   return undefined;
 }
 
+/** Throws CREDENTIAL_UNAVAILABLE for an entry whose value is in a vault: there is none here. */
+export function secretRefOf(request: CredentialRequest): { name: string; key: string } {
+  const { secretRef } = request.entry;
+  if (secretRef !== undefined) return secretRef;
+  throw new AppError(
+    "CREDENTIAL_UNAVAILABLE",
+    `${describeEntry(request)} refers to a vault, and none is set up for this install; ` +
+      "set one up (docs/guides/vault.md) or name a Secret in secretRef",
+  );
+}
+
 export function describeEntry(request: CredentialRequest): string {
   return `entry "${request.entry.name}" of credential vault "${request.vault}"`;
 }
 
-export function describePlace(request: CredentialRequest): string {
-  const { name, key } = request.entry.secretRef;
-  return `key "${key}" of secret "${name}" in namespace "${request.tenant}"`;
+export function describePlace({ tenant, vault, entry }: CredentialRequest): string {
+  const { secretRef, vaultRef } = entry;
+  if (secretRef !== undefined) {
+    return `key "${secretRef.key}" of secret "${secretRef.name}" in namespace "${tenant}"`;
+  }
+  return `key "${vaultRef?.key ?? ""}" at "${vaultRef?.path ?? ""}" in the vault's folder of ${tenant}/${vault}`;
 }

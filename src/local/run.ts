@@ -216,7 +216,7 @@ async function startServices(
     leases: store.ports,
     snapshots: store.ports,
     credentials: credentialSource(options.credentialsFile),
-    credentialSourceName: "local_file",
+    onCredentialRead: () => {},
     podUid: WORKER_ID,
     model: { baseUrl, apiKeyFile: options.model.apiKeyFile },
     inClusterServers: options.localServers,

@@ -61,6 +61,7 @@ export function isOurs(object: { metadata: { labels?: Record<string, string> } }
 
 export const COMPONENTS = {
   harness: "harness",
+  edge: "edge",
   sandbox: "sandbox",
   isolation: "isolation",
   operator: "operator",

@@ -24,6 +24,8 @@ export type TokensRequest = z.output<typeof tokensRequest>;
 export const tokensResponse = z.object({
   sessionToken: z.string(),
   executeToken: z.string().optional(),
+  /** With the execute token: what the sandbox shows to the edge; lives as long as its binding. */
+  sandboxToken: z.string().optional(),
   /** Epoch ms; ask again well before. */
   expiresAt: z.int(),
 });
@@ -35,6 +37,25 @@ export type TokensResponse = z.output<typeof tokensResponse>;
  * `GET /v1/keys` → the public keys (JWKS), no token.
  */
 export const ISSUER_AUDIENCE = "drover-issuer";
+
+/**
+ * Proxy → issuer: `POST /v1/vault-tokens` with VaultTokenRequest as body and the proxy's own service
+ * account token → VaultTokenResponse. Whoever holds a credential of a session must show that it was
+ * asked by that session: a sidecar hands in the session token it was given, the edge the sandbox token.
+ */
+export const vaultTokenRequest = z.object({
+  token: z.string().min(1).max(4096),
+  /** Name of one of the session's CredentialVaults. */
+  vault: z.string().min(1).max(253),
+});
+export type VaultTokenRequest = z.output<typeof vaultTokenRequest>;
+
+export const vaultTokenResponse = z.object({
+  vaultToken: z.string(),
+  /** Epoch ms. */
+  expiresAt: z.int(),
+});
+export type VaultTokenResponse = z.output<typeof vaultTokenResponse>;
 
 /** Name in the issuer's self-signed certificate; clients ask for it whatever address they dial. */
 export const ISSUER_TLS_NAME = "drover-issuer";

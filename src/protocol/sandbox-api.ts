@@ -14,6 +14,8 @@ import { canonicalJson } from "./snapshot.ts";
  *   POST /v1/execute/{id}/cancel           ExecuteResponse of the cancelled (or finished) call; an id
  *                                          not seen yet is recorded as cancelled and never runs
  *   POST /v1/ack {ids}                     results the log holds; the journal may forget them
+ *   PUT  /v1/repositories                  RepositoriesRequest → RepositoriesResponse: how git reaches its
+ *                                          hosts from now on; clones what is not there yet
  *   GET  /v1/tools                         ToolsResponse (sandbox-tools.ts)
  *   GET  /metrics                          Prometheus text (no token)
  *
@@ -51,6 +53,43 @@ export type ExecuteResponse = z.output<typeof executeResponse>;
 export type ExecuteResult = NonNullable<ExecuteResponse["result"]>;
 
 export const ackRequest = z.object({ ids: z.array(z.string()).max(1000) });
+
+/**
+ * Given by each worker before its first call to a sandbox, and again before the token runs out. A
+ * folder that is there is left alone, so asking again clones only what failed before.
+ */
+export const repositoriesRequest = z.object({
+  /** `http://<address>:<port>` of the edge, an IP address: a sandbox resolves no names. */
+  edgeUrl: z.string().regex(/^https?:\/\/[^\s/?#@]+$/),
+  sandboxToken: z.string().min(1).max(4096),
+  repositories: z
+    .array(
+      z.object({
+        /** Part of the path at the edge: `/git/<name>`. */
+        name: z.string().regex(/^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/),
+        /** The repository's own URL, which git in the sandbox goes on to use. */
+        url: z.string().max(1024),
+        /** Folder below the workspace. */
+        path: z.string().min(1).max(256),
+        /** Branch or tag to check out. */
+        branch: z.string().max(255).optional(),
+      }),
+    )
+    .max(16),
+});
+export type RepositoriesRequest = z.output<typeof repositoriesRequest>;
+
+export const repositoriesResponse = z.object({
+  repositories: z.array(
+    z.object({
+      name: z.string(),
+      state: z.enum(["ready", "failed"]),
+      /** Why it failed: the end of git's own words. */
+      message: z.string().optional(),
+    }),
+  ),
+});
+export type RepositoriesResponse = z.output<typeof repositoriesResponse>;
 
 /** Names of the tools every sandbox image answers to; schemas are the SDK's agent tool set's. */
 export const SANDBOX_TOOLS = ["bash", "read", "write", "edit", "glob", "grep"] as const;

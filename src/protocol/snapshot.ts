@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { z } from "zod";
 import { agentSpec } from "../api/agent.ts";
+import { sessionRepository } from "../api/agent-session.ts";
 import { credentialVaultSpec } from "../api/credential-vault.ts";
 import { sandboxTemplateSpec } from "../api/sandbox-template.ts";
 
@@ -18,6 +19,7 @@ export const sessionSnapshot = z.object({
   agent: agentSpec.extend({ name: z.string(), revision: z.string() }),
   template: sandboxTemplateSpec.extend({ name: z.string(), revision: z.string() }).optional(),
   vaults: z.array(credentialVaultSpec.extend({ name: z.string(), uid: z.string() })),
+  repositories: z.array(sessionRepository).default([]),
   pool: z.object({ name: z.string(), uid: z.string(), code: z.string() }),
 });
 

@@ -9,9 +9,18 @@ import { AppError } from "../runtime/errors.ts";
  */
 
 export const ISSUER = "drover-issuer";
-export const AUDIENCES = { session: "drover-proxy", execute: "drover-sandbox" } as const;
-/** Longest life of a token in seconds. */
+export const AUDIENCES = {
+  session: "drover-proxy",
+  execute: "drover-sandbox",
+  sandbox: "drover-edge",
+  vault: "vault",
+} as const;
+/** Life of session and execute tokens in seconds. */
 export const TOKEN_LIFE_SECONDS = 600;
+/** Longest life of a sandbox token; its binding record ends it sooner (security §3). */
+export const SANDBOX_TOKEN_LIFE_SECONDS = 86_400;
+/** A vault token serves one login. */
+export const VAULT_TOKEN_LIFE_SECONDS = 60;
 
 /** Presented by a harness to its sidecar. */
 export const sessionClaims = z.object({
@@ -37,6 +46,32 @@ export const executeClaims = z.object({
 });
 export type ExecuteClaims = z.output<typeof executeClaims>;
 
+/**
+ * Presented by a sandbox to the edge. Good only while the binding record of the pod names the same
+ * session and generation, and only from the pod's address.
+ */
+export const sandboxClaims = z.object({
+  sub: z.string().describe("session id"),
+  ten: z.string(),
+  hand: z.string(),
+  gen: z.int().min(1),
+  sbx: z.string().describe("UID of the sandbox pod"),
+  ip: z.string().describe("address of the sandbox pod"),
+  exp: z.int(),
+});
+export type SandboxClaims = z.output<typeof sandboxClaims>;
+
+/** Presented by a proxy to the vault, whose policy is made from `ten` and `vlt` (security §6). */
+export interface VaultClaims {
+  /** Session id, for the vault's audit. */
+  sub: string;
+  ten: string;
+  /** Name of the CredentialVault. */
+  vlt: string;
+  /** `<ten>:<vlt>`: the vault's entity, one for each vault. */
+  vid: string;
+}
+
 export type Jwks = { keys: JWK[] };
 
 export interface SigningKey {
@@ -55,7 +90,7 @@ export async function generateSigningKey(kid: string): Promise<SigningKey> {
   };
 }
 
-/** Signs claims for `audience`, valid for `lifeSeconds` (≤ TOKEN_LIFE_SECONDS) from `nowMs`. */
+/** Signs claims for `audience`, valid for `lifeSeconds` from `nowMs`. */
 export async function signToken(
   key: SigningKey,
   audience: string,
@@ -68,7 +103,7 @@ export async function signToken(
     .setIssuer(ISSUER)
     .setAudience(audience)
     .setIssuedAt(iat)
-    .setExpirationTime(iat + Math.min(times.lifeSeconds, TOKEN_LIFE_SECONDS))
+    .setExpirationTime(iat + times.lifeSeconds)
     .sign(key.privateJwk);
 }
 

@@ -7,6 +7,7 @@ import type { Clock } from "../runtime/clock.ts";
 import { AppError, codeOf, describeError, isAbort } from "../runtime/errors.ts";
 import { errorResponse } from "../runtime/http.ts";
 import type { Logger } from "../runtime/logger.ts";
+import { Secret } from "../runtime/secret.ts";
 import { authority, createGuardedAgent } from "./dial.ts";
 import { Exchange } from "./exchange.ts";
 import { IssuedTokens } from "./issued-tokens.ts";
@@ -19,7 +20,7 @@ import { SealedIds } from "./roles/mcp/sealed-ids.ts";
 import { McpRole } from "./roles/mcp/upstream.ts";
 import { MODEL_ROUTES, modelErrorBody } from "./roles/model/policy.ts";
 import { ModelRole } from "./roles/model/upstream.ts";
-import { SessionCredentials } from "./session-credentials.ts";
+import { type CredentialReport, SessionCredentials } from "./session-credentials.ts";
 import { SessionSnapshots } from "./session-snapshots.ts";
 import { PublicKeys, SessionTokenCheck } from "./token.ts";
 
@@ -28,8 +29,8 @@ export interface ProxyDeps {
   leases: LeaseReader;
   snapshots: SnapshotReader;
   credentials: CredentialSource;
-  /** Label of `drover_credential_reads_total`. */
-  credentialSourceName: string;
+  /** Told of every read of a credential, for the status of its vault. */
+  onCredentialRead: (report: CredentialReport) => void;
   /** UID of this harness pod: the worker id in its leases. */
   podUid: string;
   model: { baseUrl: string; apiKeyFile?: string | undefined };
@@ -79,7 +80,7 @@ export function createProxyServer(deps: ProxyDeps): ProxyServer {
       snapshots: new SessionSnapshots({ reader: deps.snapshots, clock }),
       credentials: new SessionCredentials({
         source: deps.credentials,
-        sourceName: deps.credentialSourceName,
+        onRead: deps.onCredentialRead,
         clock,
         metrics,
       }),
@@ -169,11 +170,13 @@ class ProxyApp {
       exchange.sendJson(200, await issued.get(parsed.data));
       return "ok";
     }
-    const claims = await tokens.verify(exchange.header("authorization"));
+    const authorization = exchange.header("authorization");
+    const claims = await tokens.verify(authorization);
+    const session = { id: claims.sub, token: new Secret(authorization?.slice(7) ?? "") };
     // A listening stream lasts as long as its session; it is bounded by one per server instead.
     const leave = exchange.method === "GET" ? () => {} : inFlight.enter(claims.sub);
     try {
-      if (route.role === "mcp") return await mcp.serve(exchange, claims, route.server);
+      if (route.role === "mcp") return await mcp.serve(exchange, { claims, session }, route.server);
       await tokens.confirm(claims, false);
       return await model.serve(exchange, route.path);
     } finally {

@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { decodeProtectedHeader } from "jose";
+import type { SessionIdentity } from "../credentials/credential-source.ts";
 import type { LeaseReader, LeaseState } from "../protocol/session-ports.ts";
 import {
   AUDIENCES,
@@ -67,6 +68,12 @@ export class PublicKeys {
     this.#askedAt = this.#clock.monotonic();
     this.#jwks = await this.#issuer.keys();
   }
+}
+
+/** Who asks: a session, and the token it showed, by which its vaults are opened. */
+export interface Caller {
+  claims: SessionClaims;
+  session: SessionIdentity;
 }
 
 export interface SessionTokenDeps {

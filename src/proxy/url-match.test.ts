@@ -47,14 +47,20 @@ describe("parseServerUrl", () => {
   });
 });
 
+const urlOf = ({ mcpServerUrl }: { mcpServerUrl: string }) => mcpServerUrl;
+
 describe("matchEntry", () => {
   const server = parseServerUrl("https://mcp.example.com/tools");
 
   it("takes the first equal entry in the order of the vaults", () => {
-    const match = matchEntry(server, [
-      vault("a", "https://other.example/tools", "https://mcp.example.com/tools/"),
-      vault("b", "https://mcp.example.com/tools"),
-    ]);
+    const match = matchEntry(
+      server,
+      [
+        vault("a", "https://other.example/tools", "https://mcp.example.com/tools/"),
+        vault("b", "https://mcp.example.com/tools"),
+      ],
+      urlOf,
+    );
 
     expect(match).toMatchObject({ found: true, vault: "a", entry: { name: "e1" } });
   });
@@ -69,7 +75,7 @@ describe("matchEntry", () => {
     ["https://eu.mcp.example.com/tools", "the host differs"],
     ["https://me:pass@mcp.example.com/tools", "cannot be used"],
   ])("names what keeps %s from matching", (url, says) => {
-    const match = matchEntry(server, [vault("a", url)]);
+    const match = matchEntry(server, [vault("a", url)], urlOf);
 
     expect(match).toEqual({
       found: false,
@@ -80,7 +86,7 @@ describe("matchEntry", () => {
   });
 
   it("says nothing of entries for other servers", () => {
-    const match = matchEntry(server, [vault("a", "https://unrelated.example/tools")]);
+    const match = matchEntry(server, [vault("a", "https://unrelated.example/tools")], urlOf);
 
     expect(match).toEqual({ found: false, nearMisses: [] });
   });

@@ -46,34 +46,32 @@ export function isSameServer(a: ServerUrl, b: ServerUrl): boolean {
   );
 }
 
-interface EntryLike {
-  name: string;
-  mcpServerUrl: string;
-}
-
-interface VaultLike<E extends EntryLike> {
+interface VaultLike<E> {
   name: string;
   entries: readonly E[];
 }
 
-export type Match<E extends EntryLike> =
+export type Match<E> =
   | { found: true; vault: string; entry: E }
   /** One sentence per entry that was nearly meant, for the error message. */
   | { found: false; nearMisses: string[] };
 
-/** The first entry for `server` in the order of the session's vaults. */
-export function matchEntry<E extends EntryLike>(
-  server: ServerUrl,
+/** The first entry for `target` in the order of the session's vaults; `urlOf` is undefined for other kinds. */
+export function matchEntry<E extends { name: string }>(
+  target: ServerUrl,
   vaults: readonly VaultLike<E>[],
+  urlOf: (entry: E) => string | undefined,
 ): Match<E> {
   const nearMisses: string[] = [];
   for (const vault of vaults) {
     for (const entry of vault.entries) {
-      const url = tryParse(entry.mcpServerUrl);
-      if (url !== undefined && isSameServer(server, url)) {
+      const text = urlOf(entry);
+      if (text === undefined) continue;
+      const url = tryParse(text);
+      if (url !== undefined && isSameServer(target, url)) {
         return { found: true, vault: vault.name, entry };
       }
-      const difference = url === undefined ? brokenEntry(entry, server) : differenceOf(server, url);
+      const difference = url === undefined ? brokenUrl(text, target) : differenceOf(target, url);
       if (difference !== undefined) {
         nearMisses.push(`entry "${entry.name}" of vault "${vault.name}": ${difference}`);
       }
@@ -104,9 +102,9 @@ function differenceOf(server: ServerUrl, entry: ServerUrl): string | undefined {
 }
 
 /** An entry that cannot be used is worth a word only when it names this host. */
-function brokenEntry(entry: EntryLike, server: ServerUrl): string | undefined {
-  return entry.mcpServerUrl.toLowerCase().includes(server.host)
-    ? "its mcpServerUrl cannot be used (a user part, a space, a dot after the host)"
+function brokenUrl(text: string, target: ServerUrl): string | undefined {
+  return text.toLowerCase().includes(target.host)
+    ? "its URL cannot be used (a user part, a space, a dot after the host)"
     : undefined;
 }
 

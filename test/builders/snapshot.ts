@@ -14,6 +14,7 @@ export function aSnapshot(changes: Partial<SessionSnapshot> = {}): SessionSnapsh
     agent: { ...agent, name: "coder", revision: revisionOf(agent) },
     template: { ...template, name: "node", revision: revisionOf(template) },
     vaults: [],
+    repositories: [],
     pool: { name: "default", uid: "7f0f7a6e-0000-4000-8000-0000000000aa", code: "pool" },
     ...changes,
   };

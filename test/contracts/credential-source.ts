@@ -3,6 +3,7 @@ import type {
   CredentialRequest,
   CredentialSource,
 } from "../../src/credentials/credential-source.ts";
+import { Secret } from "../../src/runtime/secret.ts";
 
 /** A source under test, and the hand of whoever keeps its values. */
 export interface SourceFixture {
@@ -23,6 +24,7 @@ export function request(changes: Partial<CredentialRequest> = {}): CredentialReq
     tenant: "team-a",
     vault: "main",
     entry: { name: "docs", secretRef: { name: "docs-token", key: "token" } },
+    session: { id: "sesn_1", token: new Secret("session-token") },
     ...changes,
   };
 }

@@ -1,6 +1,6 @@
 import { AppError } from "../../runtime/errors.ts";
 import type { Credential, CredentialRequest, CredentialSource } from "../credential-source.ts";
-import { credentialValue, describeEntry, describePlace } from "../credential-value.ts";
+import { credentialValue, describeEntry, describePlace, secretRefOf } from "../credential-value.ts";
 
 /** The one call this source makes: it can neither list nor watch. */
 export interface SecretReader {
@@ -24,7 +24,7 @@ export class KubernetesSecretSource implements CredentialSource {
   }
 
   async read(request: CredentialRequest, signal?: AbortSignal): Promise<Credential> {
-    const { name, key } = request.entry.secretRef;
+    const { name, key } = secretRefOf(request);
     const secret = await this.#secrets.getSecret(request.tenant, name, signal);
     const encoded =
       secret !== null && Object.hasOwn(secret.data, key) ? secret.data[key] : undefined;

@@ -4,7 +4,7 @@ import { parse } from "yaml";
 import { z } from "zod";
 import { AppError, codeOf } from "../../runtime/errors.ts";
 import type { Credential, CredentialRequest, CredentialSource } from "../credential-source.ts";
-import { credentialValue, describeEntry, describePlace } from "../credential-value.ts";
+import { credentialValue, describeEntry, describePlace, secretRefOf } from "../credential-value.ts";
 
 /** namespace → secret name → key → value: the same words a manifest uses for Secrets. */
 const secretsFile = z.record(
@@ -27,7 +27,7 @@ export class LocalFileSource implements CredentialSource {
 
   async read(request: CredentialRequest): Promise<Credential> {
     const secrets = await this.#load(request);
-    const { name, key } = request.entry.secretRef;
+    const { name, key } = secretRefOf(request);
     const value = own(own(own(secrets, request.tenant), name), key);
     if (value === undefined) {
       throw new AppError(

@@ -82,6 +82,7 @@ export function resolveSession(given: SessionObjects): Resolution {
     },
     ...(template.value === undefined ? {} : { template: template.value }),
     vaults: vaults.value,
+    repositories: spec.spec.repositories ?? [],
     pool: { name: pool.value.name, uid: pool.value.uid, code: pool.value.code },
   };
   return { kind: "resolved", snapshot, resolved: namesIn(snapshot), conditions };

@@ -11,7 +11,7 @@ export interface Access {
 
 /** The Secrets the entries name, each once. */
 export function secretsOf(spec: CredentialVaultSpec): string[] {
-  return [...new Set(spec.entries.map(({ secretRef }) => secretRef.name))];
+  return [...new Set(spec.entries.flatMap(({ secretRef }) => secretRef?.name ?? []))];
 }
 
 /** The operator can read no Secret itself: it asks who may, and says how to grant what is missing. */

@@ -183,7 +183,7 @@ export class Rig {
       leases,
       snapshots,
       credentials: new LocalFileSource({ path: given.credentialsFile }),
-      credentialSourceName: "local_file",
+      onCredentialRead: () => {},
       podUid: POD,
       model: {
         baseUrl: options.modelBaseUrl ?? "https://model.invalid",

@@ -1,9 +1,9 @@
 import type { SessionSnapshot } from "../../../protocol/snapshot.ts";
-import type { SessionClaims } from "../../../protocol/tokens.ts";
 import { AppError } from "../../../runtime/errors.ts";
 import { Redactor } from "../../redaction.ts";
 import type { ServerCredential, SessionCredentials } from "../../session-credentials.ts";
 import type { SessionSnapshots } from "../../session-snapshots.ts";
+import type { Caller } from "../../token.ts";
 import { parseServerUrl } from "../../url-match.ts";
 import type { Message } from "./messages.ts";
 import { checkCall } from "./policy.ts";
@@ -33,7 +33,7 @@ export interface TargetDeps {
  */
 export async function findTarget(
   deps: TargetDeps,
-  claims: SessionClaims,
+  { claims, session }: Caller,
   server: string,
   message: Message | undefined,
 ): Promise<Target> {
@@ -46,7 +46,7 @@ export async function findTarget(
   if (message?.kind === "request" && message.method === "tools/call") {
     checkCall(tools, server, toolName(message));
   }
-  const credential = await deps.credentials.forServer(snapshot, {
+  const credential = await deps.credentials.forServer(snapshot, session, {
     name: server,
     url: parseServerUrl(configured.url),
   });

@@ -1,12 +1,11 @@
 import { type Dispatcher, request } from "undici";
-import type { SessionClaims } from "../../../protocol/tokens.ts";
 import { AppError } from "../../../runtime/errors.ts";
 import type { Logger } from "../../../runtime/logger.ts";
 import type { Exchange } from "../../exchange.ts";
 import { parseJsonText } from "../../json-text.ts";
 import { MAX_JSON_DEPTH, SIZES, TIMEOUTS } from "../../limits.ts";
 import { type Outcome, outcomeOf } from "../../metrics.ts";
-import type { SessionTokenCheck } from "../../token.ts";
+import type { Caller, SessionTokenCheck } from "../../token.ts";
 import {
   checkAnswer,
   discardBody,
@@ -54,41 +53,41 @@ export class McpRole {
     this.#deps = deps;
   }
 
-  async serve(exchange: Exchange, claims: SessionClaims, server: string): Promise<Outcome> {
+  async serve(exchange: Exchange, caller: Caller, server: string): Promise<Outcome> {
     switch (exchange.method) {
       case "POST":
-        return await this.#post(exchange, claims, server);
+        return await this.#post(exchange, caller, server);
       case "GET":
-        return await this.#listen(exchange, claims, server);
+        return await this.#listen(exchange, caller, server);
       case "DELETE":
-        return await this.#endSession(exchange, claims, server);
+        return await this.#endSession(exchange, caller, server);
       default:
         throw new AppError("NOT_FOUND", "an MCP server takes POST, GET and DELETE");
     }
   }
 
-  async #post(exchange: Exchange, claims: SessionClaims, server: string): Promise<Outcome> {
+  async #post(exchange: Exchange, caller: Caller, server: string): Promise<Outcome> {
     if (!/^application\/json\b/i.test(exchange.header("content-type") ?? "")) {
       throw new AppError("INPUT_INVALID", "content-type must be application/json");
     }
     const body = parseJsonText(await exchange.text(SIZES.mcpRequest), MAX_JSON_DEPTH);
     const message = readMessage(body);
     const isCall = message.kind === "request" && message.method === "tools/call";
-    await this.#deps.tokens.confirm(claims, isCall);
+    await this.#deps.tokens.confirm(caller.claims, isCall);
     try {
-      return await this.#pass(exchange, claims, server, body, message);
+      return await this.#pass(exchange, caller, server, body, message);
     } catch (error) {
       if (message.kind !== "request" || exchange.answered) throw error;
       if (!(error instanceof AppError) || !isRpcAnswer(message, error)) throw error;
       exchange.sendJson(200, rpcRefusal(message.id, error));
-      this.#log(claims, server, error);
+      this.#log(caller, server, error);
       return outcomeOf(error);
     }
   }
 
   async #pass(
     exchange: Exchange,
-    claims: SessionClaims,
+    caller: Caller,
     server: string,
     body: unknown,
     message: Message,
@@ -98,7 +97,7 @@ export class McpRole {
       exchange.sendJson(refused.status, refused.body);
       return "refused";
     }
-    const target = await findTarget(this.#deps, claims, server, message);
+    const target = await findTarget(this.#deps, caller, server, message);
     const answer = await this.#ask(exchange, target, message, withoutRefusedCapabilities(body));
     try {
       await this.#answerPost(exchange, target, message, answer);
@@ -135,9 +134,9 @@ export class McpRole {
     }
   }
 
-  async #listen(exchange: Exchange, claims: SessionClaims, server: string): Promise<Outcome> {
-    await this.#deps.tokens.confirm(claims, false);
-    const target = await findTarget(this.#deps, claims, server, undefined);
+  async #listen(exchange: Exchange, caller: Caller, server: string): Promise<Outcome> {
+    await this.#deps.tokens.confirm(caller.claims, false);
+    const target = await findTarget(this.#deps, caller, server, undefined);
     const key = JSON.stringify(target.owner);
     this.#listening.get(key)?.abort();
     const own = new AbortController();
@@ -160,9 +159,9 @@ export class McpRole {
     }
   }
 
-  async #endSession(exchange: Exchange, claims: SessionClaims, server: string): Promise<Outcome> {
-    await this.#deps.tokens.confirm(claims, false);
-    const target = await findTarget(this.#deps, claims, server, undefined);
+  async #endSession(exchange: Exchange, caller: Caller, server: string): Promise<Outcome> {
+    await this.#deps.tokens.confirm(caller.claims, false);
+    const target = await findTarget(this.#deps, caller, server, undefined);
     const answer = await this.#ask(exchange, target, undefined, undefined);
     discardBody(answer);
     if (isFailure(answer.statusCode)) throw failure(target, answer);
@@ -279,8 +278,13 @@ export class McpRole {
     );
   }
 
-  #log(claims: SessionClaims, server: string, error: AppError): void {
-    const fields = { sessionId: claims.sub, server, code: error.code, reason: error.message };
+  #log(caller: Caller, server: string, error: AppError): void {
+    const fields = {
+      sessionId: caller.claims.sub,
+      server,
+      code: error.code,
+      reason: error.message,
+    };
     this.#deps.logger.warn(fields, "mcp request refused");
   }
 }
