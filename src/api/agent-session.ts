@@ -24,7 +24,7 @@ export const sessionRepository = z
     path: formatted(
       256,
       "^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$",
-      "must be a path below the workspace such as `src/app`: no part may begin with `.` or `-`",
+      "must be a path below the workspace such as `code/app`: no part may begin with `.` or `-`",
     )
       .optional()
       .describe("Folder below the workspace."),

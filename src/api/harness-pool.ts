@@ -53,7 +53,7 @@ export const harnessPoolSpec = z
       .meta(
         rules({
           rule: "!has(self.apiKeySecret) || !has(self.apiKeyVaultRef)",
-          message: "at most one of `apiKeySecret` and `apiKeyVaultRef` may be set",
+          message: "`apiKeySecret` and `apiKeyVaultRef` must not be set together",
         }),
       )
       .default({ baseUrl: "https://api.anthropic.com" })

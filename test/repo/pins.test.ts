@@ -64,6 +64,12 @@ const fields: Record<KindName, string[]> = {
       spec.sandboxTemplateRef.name
       spec.vaultRefs
       spec.vaultRefs[].name
+      spec.repositories
+      spec.repositories[].name
+      spec.repositories[].url
+      spec.repositories[].path
+      spec.repositories[].branch
+      spec.repositories[].pushBranches
       spec.harnessPoolRef
       spec.harnessPoolRef.name
       spec.operatingMode
@@ -111,6 +117,9 @@ const fields: Record<KindName, string[]> = {
       spec.model.apiKeySecret
       spec.model.apiKeySecret.name
       spec.model.apiKeySecret.key
+      spec.model.apiKeyVaultRef
+      spec.model.apiKeyVaultRef.path
+      spec.model.apiKeyVaultRef.key
       spec.inClusterServers
       spec.inClusterServers[].host
       spec.inClusterServers[].port
@@ -135,11 +144,23 @@ const fields: Record<KindName, string[]> = {
       spec.entries
       spec.entries[].name
       spec.entries[].mcpServerUrl
+      spec.entries[].repositoryUrl
+      spec.entries[].modelProvider
       spec.entries[].secretRef
       spec.entries[].secretRef.name
       spec.entries[].secretRef.key
+      spec.entries[].vaultRef
+      spec.entries[].vaultRef.path
+      spec.entries[].vaultRef.key
       spec.entries[].header
       spec.entries[].scheme
+      status.entries
+      status.entries[].name
+      status.entries[].resolved
+      status.entries[].reason
+      status.entries[].message
+      status.entries[].version
+      status.entries[].lastReadTime
     `),
     ...statusFields,
   ],
