@@ -14,6 +14,7 @@ WELL_KNOWN_KUBECONFIG=$STATE/kubeconfig
 # Image names. The pause image is ours: no registry has it.
 PAUSE_IMAGE=drover.test/pause:1
 REDIS_IMAGE=${DROVER_REDIS_IMAGE:-drover.test/redis:7}
+VAULT_IMAGE=${DROVER_VAULT_IMAGE:-drover.test/vault:1}
 NODE_IMAGE=docker.io/library/node:24-bookworm-slim
 # Tagged as the manifests in deploy/examples name them: with the version of package.json.
 VERSION=$(sed -n 's/^  "version": "\(.*\)",$/\1/p' "$REPO_DIR/package.json")

@@ -2,7 +2,7 @@
 # Builds the images of the test bed where no registry answers, and keeps them as OCI archives in the cache.
 #
 #   images.sh               everything below
-#   images.sh base          pause, redis, and the stand-in for node:24-bookworm-slim
+#   images.sh base          pause, redis, vault, and the stand-in for node:24-bookworm-slim
 #   images.sh ours          drover:VERSION and drover-sandbox:VERSION, from the repository's Dockerfiles, unchanged
 #   images.sh --archives    prints the archives that were built last, builds nothing
 #
@@ -14,7 +14,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 . "$CLUSTER_DIR/lib.sh"
 
-BASE=(pause redis node)
+BASE=(pause redis vault node)
 OURS=(drover drover-sandbox)
 
 WORK=
@@ -34,6 +34,7 @@ image_name() {
   case $1 in
     pause) echo "$PAUSE_IMAGE" ;;
     redis) echo "$REDIS_IMAGE" ;;
+    vault) echo "$VAULT_IMAGE" ;;
     node) echo "$NODE_IMAGE" ;;
     drover) echo "$DROVER_IMAGE" ;;
     drover-sandbox) echo "$SANDBOX_IMAGE" ;;
@@ -59,6 +60,10 @@ image_key() {
     image_name "$1"
     case $1 in
       pause | redis | node) (cd "$CLUSTER_DIR/images/$1" && find . -type f -print0 | hash_files) ;;
+      vault)
+        "$CLUSTER_DIR/build.sh" --path vault
+        cat "$(dockerfile vault)"
+        ;;
       *) image_key node && our_inputs "$1" ;;
     esac
   } | sha256sum | cut -c1-12
@@ -140,6 +145,10 @@ context_redis() {
     tar -C slim -cf rootfs.tar .
     rm -rf rootfs slim
   )
+}
+
+context_vault() {
+  cp "$("$CLUSTER_DIR/build.sh" --path vault)" "$1/vault"
 }
 
 # chroot_libraries ROOT PROGRAM…: the libraries the programs load inside ROOT, loader included.

@@ -51,7 +51,7 @@ own_up() {
     die "a node of our own needs root on Linux; otherwise start Docker and install kind, or set DROVER_E2E_KUBECONFIG"
   require runc=runc "$CNI_BIN/bridge=containernetworking-plugins" ip=iproute2 nft=nftables \
     iptables=iptables conntrack=conntrack openssl=openssl nsenter=util-linux jq=jq git=git
-  "$CLUSTER_DIR/build.sh" cluster
+  "$CLUSTER_DIR/build.sh" cluster vault
   [[ $DROVER_CLUSTER_CNI != cilium ]] || cilium_prepare
   "$CLUSTER_DIR/images.sh"
   say "programs and images are there"

@@ -1,22 +1,27 @@
 /**
  * An MCP server that wants a bearer token and gives back, as text, the header it got: so a test sees
  * that the credential arrived, and that no answer carries it further. Runs in the cluster, from the
- * control-plane image; see credentials.test.ts.
+ * control-plane image; see notes.ts.
  */
+import { createHash } from "node:crypto";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { createMcpHandler, McpServer } from "@modelcontextprotocol/server";
 import { z } from "zod";
 
+const accepted = (process.env["NOTES_TOKEN"] ?? "").split(",").map((token) => `Bearer ${token}`);
 let authorization = "";
+/** SHA-256 of the header of each tool call, oldest first: which credential came, not what it is. */
+const seen: string[] = [];
 
 const handler = createMcpHandler(() => {
   const server = new McpServer({ name: "notes", version: "1.0.0" });
   server.registerTool(
     "add_note",
     { description: "Keeps a note.", inputSchema: z.object({ text: z.string() }) },
-    async ({ text }) => ({
-      content: [{ type: "text", text: `noted "${text}" for ${authorization}` }],
-    }),
+    async ({ text }) => {
+      seen.push(createHash("sha256").update(authorization).digest("hex"));
+      return { content: [{ type: "text", text: `noted "${text}" for ${authorization}` }] };
+    },
   );
   return server;
 });
@@ -28,8 +33,12 @@ async function serve(request: IncomingMessage, response: ServerResponse): Promis
     response.end("ok");
     return;
   }
+  if (request.url === "/seen") {
+    response.end(JSON.stringify(seen));
+    return;
+  }
   authorization = request.headers.authorization ?? "";
-  if (authorization !== `Bearer ${process.env["NOTES_TOKEN"]}`) {
+  if (!accepted.includes(authorization)) {
     response.writeHead(401, { "www-authenticate": "Bearer" }).end();
     return;
   }

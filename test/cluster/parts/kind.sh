@@ -7,7 +7,9 @@ kind_up() {
   kind create cluster --name "$KIND_CLUSTER" --kubeconfig "$WELL_KNOWN_KUBECONFIG" --wait 120s
   docker pull -q docker.io/library/redis:7-bookworm
   docker tag docker.io/library/redis:7-bookworm "$REDIS_IMAGE"
-  kind load docker-image --name "$KIND_CLUSTER" "$REDIS_IMAGE"
+  docker pull -q docker.io/hashicorp/vault:1.14
+  docker tag docker.io/hashicorp/vault:1.14 "$VAULT_IMAGE"
+  kind load docker-image --name "$KIND_CLUSTER" "$REDIS_IMAGE" "$VAULT_IMAGE"
   kind_load
 }
 
