@@ -14,17 +14,17 @@ demo: node_modules/.installed ## run the example sessions in one process: no clu
 	@bash test/tools.sh bash git rg
 	@npm run -s demo
 
-test: node_modules/.installed ## static checks, unit, repository and integration tests (real Redis)
+test: node_modules/.installed ## static checks, unit, repository, integration and security tests (real Redis)
 	@bash test/tools.sh bash git rg redis-server
 	@npm run -s test:static
-	@npm run -s test:tiers -- unit repo integration
+	@npm run -s test:tiers -- unit repo integration security
 
 check: node_modules/.installed ## what to run before each commit (seconds)
 	@npm run -s check
 
-api: node_modules/.installed ## controller tests against a real API server and etcd
+api: node_modules/.installed ## controller and security tests against a real API server and etcd
 	@bash test/cluster/build.sh api
-	@npm run -s test:tiers -- api
+	@npm run -s test:tiers -- api security-api
 
 cluster-up: node_modules/.installed ## bring a real single-node Kubernetes up
 	@bash test/cluster/up.sh

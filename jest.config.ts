@@ -16,6 +16,13 @@ export default {
       displayName: "integration",
       testMatch: ["<rootDir>/test/integration/**/*.test.ts"],
     },
+    // The attack suite; what needs a real API server is beside it and runs with the tier api.
+    { ...project, displayName: "security", testMatch: ["<rootDir>/test/security/*.test.ts"] },
+    {
+      ...project,
+      displayName: "security-api",
+      testMatch: ["<rootDir>/test/security/api/*.test.ts"],
+    },
     { ...project, displayName: "api", testMatch: ["<rootDir>/test/api/**/*.test.ts"] },
     { ...project, displayName: "chart", testMatch: ["<rootDir>/test/chart/**/*.test.ts"] },
     { ...project, displayName: "e2e", testMatch: ["<rootDir>/test/e2e/**/*.test.ts"] },

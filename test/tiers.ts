@@ -3,7 +3,7 @@
  * DROVER_RESULTS_DIR set, each tier's sums are kept there, and `tiers.ts --sums` prints the total of
  * all that ran as the closing line that CI reads.
  *
- *   npm run test:tiers -- unit repo integration
+ *   npm run test:tiers -- unit repo integration security
  */
 import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -17,7 +17,7 @@ interface Sums {
 }
 
 /** Tiers whose files share one cluster or many processes: one file at a time. */
-const SERIAL = new Set(["api", "e2e"]);
+const SERIAL = new Set(["api", "security-api", "e2e"]);
 
 function runTier(tier: string, scratch: string): Sums {
   const report = join(scratch, `${tier}.json`);
