@@ -6,7 +6,7 @@ import { createKubeMetrics, type KubeMetrics } from "../kube/metrics.ts";
 import { createCaches } from "../operator/caches.ts";
 import { type OperatorConfig, operatorConfig } from "../operator/config.ts";
 import { createControllers } from "../operator/controllers.ts";
-import type { InstallSettings } from "../operator/harness-pool/resources.ts";
+import type { InstallSettings } from "../operator/install-settings.ts";
 import { createIssuer } from "../operator/issuer/issuer.ts";
 import { type IssuerKeys, loadIssuerKeys } from "../operator/issuer/key-store.ts";
 import { createIssuerServer } from "../operator/issuer/server.ts";

@@ -18,7 +18,7 @@ import { StatusWriter } from "./agent-session/status-writer.ts";
 import type { Caches } from "./caches.ts";
 import { CredentialVaultController } from "./credential-vault/controller.ts";
 import { HarnessPoolController } from "./harness-pool/controller.ts";
-import type { InstallSettings } from "./harness-pool/resources.ts";
+import type { InstallSettings } from "./install-settings.ts";
 import type { OperatorMetrics } from "./metrics.ts";
 import { NamespaceIsolationController } from "./namespace-isolation/controller.ts";
 import { SandboxAnswers } from "./sandbox/answers.ts";

@@ -2,10 +2,8 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import { LABELS, PORTS } from "../../src/api/names.ts";
-import {
-  buildDeployment,
-  type InstallSettings,
-} from "../../src/operator/harness-pool/resources.ts";
+import { buildDeployment } from "../../src/operator/harness-pool/resources.ts";
+import type { InstallSettings } from "../../src/operator/install-settings.ts";
 import { ISSUER_SECRET } from "../../src/operator/issuer/key-store.ts";
 import { VERSION } from "../../src/runtime/version.ts";
 import { installArguments } from "../e2e/installation.ts";

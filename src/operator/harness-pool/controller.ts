@@ -19,6 +19,7 @@ import type { Clock } from "../../runtime/clock.ts";
 import type { CommitMode, OperatorLog, PoolKey } from "../../sessions/session-log.ts";
 import { writeConditions } from "../accepted-spec.ts";
 import { notWithoutHelp } from "../conditions.ts";
+import type { InstallSettings } from "../install-settings.ts";
 import {
   type Deployment,
   deployments,
@@ -30,12 +31,7 @@ import {
 import { labelValue, poolDeployment } from "../names.ts";
 import { parseStoredSpec } from "../stored-spec.ts";
 import { type Observed, planStatus, storeProblemOf } from "./plan.ts";
-import {
-  buildDeployment,
-  buildPodDisruptionBudget,
-  buildServiceAccount,
-  type InstallSettings,
-} from "./resources.ts";
+import { buildDeployment, buildPodDisruptionBudget, buildServiceAccount } from "./resources.ts";
 
 export interface HarnessPoolControllerDeps {
   client: Pick<KubeClient, "get" | "apply" | "patchStatus">;

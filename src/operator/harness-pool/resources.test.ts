@@ -1,7 +1,8 @@
 import { describe, expect, it } from "@jest/globals";
 import type { V1Container } from "@kubernetes/client-node";
 import { aPool } from "../../../test/builders/kinds.ts";
-import { buildDeployment, type InstallSettings, selectorOf, selectorText } from "./resources.ts";
+import type { InstallSettings } from "../install-settings.ts";
+import { buildDeployment, selectorOf, selectorText } from "./resources.ts";
 
 const install: InstallSettings = {
   namespace: "drover",
