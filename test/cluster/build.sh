@@ -4,6 +4,7 @@
 #   build.sh                builds what the cluster tier needs
 #   build.sh api            etcd, kube-apiserver, kubectl: enough for controller tests
 #   build.sh cilium         the four programs of Cilium
+#   build.sh vault          a Vault server: tests only, never shipped
 #   build.sh NAME…          just these
 #   build.sh --path NAME…   prints where they lie (or would lie), builds nothing
 #
@@ -30,6 +31,7 @@ recipe() {
     containerd | containerd-shim-runc-v2 | ctr)
       module=containerd main_module=github.com/containerd/containerd/v2 package=$main_module/cmd/$1 ;;
     helm) module=helm main_module=helm.sh/helm/v4 package=$main_module/cmd/helm ;;
+    vault) module=vault main_module=github.com/hashicorp/vault package=$main_module ;;
     coredns) module=coredns main_module=github.com/coredns/coredns package=. ;;
     cilium-agent) cilium_recipe daemon ;;
     cilium-operator) cilium_recipe operator ;;
@@ -103,19 +105,28 @@ build() {
       die "$name did not build; the whole log: $log"
     fi
     mv "$path.new" "$path"
-    rm -f "$log"
+    rm -rf "$log" "$path.new.source"
   fi
   exec 9>&-
   printf '%-24s %s %ss\n' "$name" "$(pinned_version)" $((SECONDS - started))
 }
 
 compile() {
-  local flags
+  local flags source=$CLUSTER_DIR/modules/$module
   flags=$(linker_flags "$(pinned_version)")
-  cd "$CLUSTER_DIR/modules/$module" || return
+  if [[ -e $source/prepare.sh ]]; then
+    source=$(prepared "$source" "$1.source") || return
+  fi
+  cd "$source" || return
   # Read-only: what go.mod and go.sum do not pin must fail. DROVER_GO_MOD=mod is for changing a version.
   GOWORK=off CGO_ENABLED=0 nice -n 5 go build -buildvcs=false "-mod=${DROVER_GO_MOD:-readonly}" \
     -tags "$tags" -ldflags "$flags" -o "$1" "$package"
+}
+
+# prepared MODULE COPY: a copy of the module's folder in which its prepare.sh has run; prints its path.
+prepared() {
+  rm -rf "$2"
+  cp -r "$1" "$2" && cd "$2" && bash ./prepare.sh >&2 && pwd
 }
 
 # expand NAME…: replaces the names of tiers by the programs in them.
