@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { createLocalJWKSet, exportJWK, generateKeyPair, type JWK, jwtVerify, SignJWT } from "jose";
 import { z } from "zod";
 import { AppError } from "../runtime/errors.ts";
@@ -102,6 +102,7 @@ export async function signToken(
     .setProtectedHeader({ alg: "EdDSA", kid: key.kid, typ: "at+jwt" })
     .setIssuer(ISSUER)
     .setAudience(audience)
+    .setJti(randomUUID())
     .setIssuedAt(iat)
     .setExpirationTime(iat + times.lifeSeconds)
     .sign(key.privateJwk);

@@ -6,6 +6,9 @@ import {
   type TokensRequest,
   type TokensResponse,
   tokensResponse,
+  type VaultTokenRequest,
+  type VaultTokenResponse,
+  vaultTokenResponse,
 } from "../protocol/proxy-api.ts";
 import type { Jwks } from "../protocol/tokens.ts";
 import { AppError, ERROR_CODES, type ErrorCode } from "../runtime/errors.ts";
@@ -16,6 +19,8 @@ export interface IssuerPort {
   /** Rejects with the issuer's own code, or UNAVAILABLE when it does not answer. */
   issue(request: TokensRequest): Promise<TokensResponse>;
   keys(): Promise<Jwks>;
+  /** A token for one login at the vault. Rejects likewise. */
+  vaultToken(request: VaultTokenRequest): Promise<VaultTokenResponse>;
 }
 
 const errorAnswer = z.object({
@@ -58,14 +63,11 @@ export class IssuerClient implements IssuerPort {
   }
 
   async issue(body: TokensRequest): Promise<TokensResponse> {
-    const token = await this.#serviceAccountToken();
-    const answer = await this.#send("POST", "/v1/tokens", {
-      headers: { "content-type": "application/json", authorization: `Bearer ${token}` },
-      body: JSON.stringify(body),
-    });
-    const parsed = tokensResponse.safeParse(answer);
-    if (!parsed.success) throw oddAnswer();
-    return parsed.data;
+    return await this.#ask("/v1/tokens", body, tokensResponse);
+  }
+
+  async vaultToken(body: VaultTokenRequest): Promise<VaultTokenResponse> {
+    return await this.#ask("/v1/vault-tokens", body, vaultTokenResponse);
   }
 
   async keys(): Promise<Jwks> {
@@ -76,6 +78,17 @@ export class IssuerClient implements IssuerPort {
 
   async close(): Promise<void> {
     await this.#agent.destroy();
+  }
+
+  async #ask<T>(path: string, body: object, schema: z.ZodType<T>): Promise<T> {
+    const token = await this.#serviceAccountToken();
+    const answer = await this.#send("POST", path, {
+      headers: { "content-type": "application/json", authorization: `Bearer ${token}` },
+      body: JSON.stringify(body),
+    });
+    const parsed = schema.safeParse(answer);
+    if (!parsed.success) throw oddAnswer();
+    return parsed.data;
   }
 
   async #serviceAccountToken(): Promise<string> {
@@ -110,7 +123,9 @@ export class IssuerClient implements IssuerPort {
     if (status === 200) return answer;
     const parsed = errorAnswer.safeParse(answer);
     if (!parsed.success) throw oddAnswer();
-    throw new AppError(parsed.data.error.code, parsed.data.error.message);
+    // An issuer whose store or API server is away says so; only that passes by itself.
+    const { code, message } = parsed.data.error;
+    throw new AppError(code, message, { retryable: status >= 500 });
   }
 }
 

@@ -25,7 +25,7 @@ import { SessionSnapshots } from "./session-snapshots.ts";
 import { PublicKeys, SessionTokenCheck } from "./token.ts";
 
 export interface ProxyDeps {
-  issuer: IssuerPort;
+  issuer: Pick<IssuerPort, "issue" | "keys">;
   leases: LeaseReader;
   snapshots: SnapshotReader;
   credentials: CredentialSource;

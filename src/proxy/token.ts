@@ -2,10 +2,10 @@ import { createHash } from "node:crypto";
 import { decodeProtectedHeader } from "jose";
 import type { SessionIdentity } from "../credentials/credential-source.ts";
 import type { LeaseReader, LeaseState } from "../protocol/session-ports.ts";
+import { leaseProblem } from "../protocol/token-holder.ts";
 import {
   AUDIENCES,
   type Jwks,
-  leaseTokenHash,
   type SessionClaims,
   sessionClaims,
   verifyToken,
@@ -100,10 +100,7 @@ export class SessionTokenCheck {
 
   /** Signature, algorithm, issuer, audience, life, and that it was made for this pod. */
   async verify(authorization: string | undefined): Promise<SessionClaims> {
-    const token = /^Bearer ([\w.-]{1,4096})$/.exec(authorization ?? "")?.[1];
-    if (token === undefined) {
-      throw new AppError("UNAUTHENTICATED", "a session token is needed: Authorization: Bearer …");
-    }
+    const token = bearerToken(authorization, "session");
     const now = this.#deps.clock.now();
     const hash = createHash("sha256").update(token).digest("base64");
     const known = this.#verified.get(hash);
@@ -144,23 +141,18 @@ export class SessionTokenCheck {
   }
 }
 
-/** Equality of the lease token, not only of the epoch: a failover can give an epoch out twice. */
-function leaseProblem(claims: SessionClaims, lease: LeaseState | null): AppError | undefined {
-  const session = `session "${claims.sub}"`;
-  if (lease === null) return new AppError("SESSION_NOT_FOUND", `${session} does not exist`);
-  if (lease.terminated) return new AppError("SESSION_CLOSED", `${session} is terminated`);
-  const held =
-    lease.token !== "" &&
-    lease.epoch === claims.epoch &&
-    leaseTokenHash(lease.token) === claims.ltk &&
-    lease.owner === claims.pod;
-  return held
-    ? undefined
-    : new AppError("SESSION_LEASE_LOST", `${session} is not held under this lease any more`);
+/** Throws UNAUTHENTICATED when there is none. */
+export function bearerToken(
+  authorization: string | undefined,
+  kind: "session" | "sandbox",
+): string {
+  const token = /^Bearer ([\w.-]{1,4096})$/.exec(authorization ?? "")?.[1];
+  if (token !== undefined) return token;
+  throw new AppError("UNAUTHENTICATED", `a ${kind} token is needed: Authorization: Bearer …`);
 }
 
 /** An unreadable header gives an unknown key id; verifyToken then says what is wrong. */
-function keyId(token: string): string {
+export function keyId(token: string): string {
   try {
     return decodeProtectedHeader(token).kid ?? "";
   } catch {

@@ -1,7 +1,15 @@
+import { EDGE } from "../../api/names.ts";
 import type { TokensRequest } from "../../protocol/proxy-api.ts";
-import type { BindingReader, LeaseState } from "../../protocol/session-ports.ts";
+import type { LeaseState } from "../../protocol/session-ports.ts";
 import type { SessionSnapshot } from "../../protocol/snapshot.ts";
-import { type ExecuteClaims, leaseTokenHash, type SessionClaims } from "../../protocol/tokens.ts";
+import { type Binding, bindingProblem, leaseProblem } from "../../protocol/token-holder.ts";
+import {
+  type ExecuteClaims,
+  leaseTokenHash,
+  type SandboxClaims,
+  type SessionClaims,
+  type VaultClaims,
+} from "../../protocol/tokens.ts";
 import { AppError, type ErrorCode } from "../../runtime/errors.ts";
 import { poolServiceAccount } from "../names.ts";
 
@@ -11,8 +19,6 @@ export interface Caller {
   /** `<namespace>/<service account>`. */
   serviceAccount: string;
 }
-
-export type Binding = NonNullable<Awaited<ReturnType<BindingReader["readBinding"]>>>;
 
 export interface IssueFacts {
   request: TokensRequest;
@@ -27,7 +33,8 @@ export interface IssueFacts {
 
 export interface Grant {
   session: Omit<SessionClaims, "exp">;
-  execute?: Omit<ExecuteClaims, "exp">;
+  /** For the sandbox in the request. */
+  hand?: { execute: Omit<ExecuteClaims, "exp">; sandbox: Omit<SandboxClaims, "exp"> };
 }
 
 /**
@@ -62,15 +69,66 @@ export function decide(facts: IssueFacts): Grant {
     },
     ...(request.sandbox === undefined
       ? {}
-      : { execute: executeClaims(facts, request.sandbox.id, lease.epoch) }),
+      : { hand: handClaims(facts, request.sandbox.id, lease.epoch) }),
   };
 }
 
-function executeClaims(
+/** What somebody showed to a proxy, and what the store says of it now. */
+export type ShownToken =
+  | { kind: "session"; claims: SessionClaims; lease: LeaseState | null }
+  | { kind: "sandbox"; claims: SandboxClaims; binding: Binding | null };
+
+export interface VaultTokenFacts {
+  caller: Caller;
+  /** Namespace of the install. */
+  namespace: string;
+  /** Its signature, audience and life are checked. */
+  shown: ShownToken;
+  /** Name of the CredentialVault that is to be opened. */
+  vault: string;
+  snapshot: SessionSnapshot | null;
+}
+
+/** The token a caller may hand in: sandboxes come to the edge, harnesses to the sidecar of their pod. */
+export function shownTo(caller: Caller, namespace: string): ShownToken["kind"] {
+  return caller.serviceAccount === `${namespace}/${EDGE}` ? "sandbox" : "session";
+}
+
+/**
+ * Whether a proxy may open this vault for the session whose token it was shown, and with which
+ * claims (security §3, §6): what the token says still holds, the proxy serves that session, and the
+ * session's frozen snapshot names the vault. Pure. Throws an AppError that names the failed check.
+ */
+export function decideVaultToken(facts: VaultTokenFacts): VaultClaims {
+  const { shown, snapshot, vault } = facts;
+  const { sub, ten } = shown.claims;
+  const session = `session "${sub}"`;
+  if (snapshot === null || !isOf(snapshot, { sessionId: sub, tenant: ten })) {
+    throw refusal("SESSION_NOT_FOUND", `${session} does not exist in "${ten}"`);
+  }
+  const server = shown.kind === "session" ? poolServiceAccount(snapshot.pool.name) : EDGE;
+  if (facts.caller.serviceAccount !== `${facts.namespace}/${server}`) {
+    throw refusal("FORBIDDEN", `${session} is not served by the caller`);
+  }
+  if (shown.kind === "session" && shown.claims.pod !== facts.caller.podUid) {
+    throw refusal("FORBIDDEN", "the session token was issued to another pod");
+  }
+  const problem =
+    shown.kind === "session"
+      ? leaseProblem(shown.claims, shown.lease)
+      : bindingProblem(shown.claims, shown.binding);
+  if (problem !== undefined) throw refusal(problem.code, problem.message);
+  if (!snapshot.vaults.some(({ name }) => name === vault)) {
+    throw refusal("FORBIDDEN", `${session} does not name credential vault "${vault}"`);
+  }
+  return { sub, ten, vlt: vault, vid: `${ten}:${vault}` };
+}
+
+function handClaims(
   { request, binding }: IssueFacts,
   sandboxId: string,
   epoch: number,
-): Omit<ExecuteClaims, "exp"> {
+): NonNullable<Grant["hand"]> {
   const isBound =
     binding !== null &&
     binding.sessionId === request.sessionId &&
@@ -81,18 +139,21 @@ function executeClaims(
       `sandbox "${sandboxId}" is not bound to session "${request.sessionId}"`,
     );
   }
-  return {
+  const common = {
     sub: request.sessionId,
     ten: request.tenant,
     hand: binding.hand,
     gen: binding.generation,
     sbx: sandboxId,
-    epoch,
   };
+  return { execute: { ...common, epoch }, sandbox: { ...common, ip: binding.ip } };
 }
 
-function isOf(snapshot: SessionSnapshot, request: TokensRequest): boolean {
-  return snapshot.sessionId === request.sessionId && snapshot.tenant === request.tenant;
+function isOf(
+  snapshot: SessionSnapshot,
+  session: Pick<TokensRequest, "sessionId" | "tenant">,
+): boolean {
+  return snapshot.sessionId === session.sessionId && snapshot.tenant === session.tenant;
 }
 
 function refusal(code: ErrorCode, why: string): AppError {

@@ -1,23 +1,38 @@
-import type { TokensRequest, TokensResponse } from "../../protocol/proxy-api.ts";
+import type {
+  TokensRequest,
+  TokensResponse,
+  VaultTokenRequest,
+  VaultTokenResponse,
+} from "../../protocol/proxy-api.ts";
 import type { BindingReader, LeaseReader, SnapshotReader } from "../../protocol/session-ports.ts";
 import {
   AUDIENCES,
   type Jwks,
+  SANDBOX_TOKEN_LIFE_SECONDS,
   type SigningKey,
+  sandboxClaims,
+  sessionClaims,
   signToken,
   TOKEN_LIFE_SECONDS,
+  VAULT_TOKEN_LIFE_SECONDS,
+  verifyToken,
 } from "../../protocol/tokens.ts";
 import { withDeadline } from "../../runtime/abort.ts";
 import type { Clock } from "../../runtime/clock.ts";
-import { type Caller, decide } from "./decision.ts";
+import { type Caller, decide, decideVaultToken, type ShownToken, shownTo } from "./decision.ts";
 
 /** A slower store counts as down: the harness asks again. */
 const STORE_MS = 2000;
 
-/** Signs session and execute tokens. The only holder of the signing key. */
+/** Signs all tokens. The only holder of the signing key. */
 export interface TokenIssuer {
   /** Throws what `decide` throws, or UNAVAILABLE when the store does not answer. */
   issue(request: TokensRequest, caller: Caller): Promise<TokensResponse>;
+  /**
+   * Throws UNAUTHENTICATED for a token that is not one of ours for this kind of caller, what
+   * `decideVaultToken` throws, or UNAVAILABLE when the store does not answer.
+   */
+  vaultToken(request: VaultTokenRequest, caller: Caller): Promise<VaultTokenResponse>;
   keys(): Promise<Jwks>;
 }
 
@@ -33,28 +48,46 @@ export interface IssuerDeps {
 
 /** The issuer itself, without a listener: local mode calls it in process with a key made at start. */
 export function createIssuer(deps: IssuerDeps): TokenIssuer {
-  const { key, clock } = deps;
+  const { key, clock, namespace } = deps;
+  const sign = async (audience: keyof typeof AUDIENCES, claims: object, lifeSeconds: number) =>
+    await signToken(key, AUDIENCES[audience], { ...claims }, { nowMs: clock.now(), lifeSeconds });
   return {
     async issue(request, caller) {
       const facts = await withDeadline(clock, STORE_MS, "reading the session's lease", () =>
         readFacts(deps, request),
       );
-      const grant = decide({ request, caller, namespace: deps.namespace, ...facts });
-      const nowMs = clock.now();
-      const times = { nowMs, lifeSeconds: TOKEN_LIFE_SECONDS };
+      const { session, hand } = decide({ request, caller, namespace, ...facts });
+      const expiresAt = expiry(clock, TOKEN_LIFE_SECONDS);
+      const sessionToken = await sign("session", session, TOKEN_LIFE_SECONDS);
+      if (hand === undefined) return { sessionToken, expiresAt };
       return {
-        sessionToken: await signToken(key, AUDIENCES.session, grant.session, times),
-        ...(grant.execute === undefined
-          ? {}
-          : { executeToken: await signToken(key, AUDIENCES.execute, grant.execute, times) }),
-        // Claims count whole seconds from the second before.
-        expiresAt: (Math.floor(nowMs / 1000) + TOKEN_LIFE_SECONDS) * 1000,
+        sessionToken,
+        executeToken: await sign("execute", hand.execute, TOKEN_LIFE_SECONDS),
+        sandboxToken: await sign("sandbox", hand.sandbox, SANDBOX_TOKEN_LIFE_SECONDS),
+        expiresAt,
       };
     },
+    async vaultToken({ token, vault }, caller) {
+      const facts = await withDeadline(clock, STORE_MS, "reading what the token names", () =>
+        readShown(deps, token, shownTo(caller, namespace)),
+      );
+      const claims = decideVaultToken({ caller, namespace, vault, ...facts });
+      const expiresAt = expiry(clock, VAULT_TOKEN_LIFE_SECONDS);
+      return { vaultToken: await sign("vault", claims, VAULT_TOKEN_LIFE_SECONDS), expiresAt };
+    },
     async keys() {
-      return { keys: [key.publicJwk] };
+      return publicKeys(key);
     },
   };
+}
+
+/** Claims count whole seconds from the second before. */
+function expiry(clock: Clock, lifeSeconds: number): number {
+  return (Math.floor(clock.now() / 1000) + lifeSeconds) * 1000;
+}
+
+function publicKeys({ publicJwk }: SigningKey): Jwks {
+  return { keys: [publicJwk] };
 }
 
 async function readFacts({ leases, snapshots, bindings }: IssuerDeps, request: TokensRequest) {
@@ -65,4 +98,23 @@ async function readFacts({ leases, snapshots, bindings }: IssuerDeps, request: T
     sandbox === undefined ? null : bindings.readBinding(sandbox.id),
   ]);
   return { lease, snapshot, binding };
+}
+
+async function readShown(deps: IssuerDeps, token: string, kind: ShownToken["kind"]) {
+  const jwks = publicKeys(deps.key);
+  const now = deps.clock.now();
+  if (kind === "session") {
+    const claims = await verifyToken(jwks, AUDIENCES.session, sessionClaims, token, now);
+    const [lease, snapshot] = await Promise.all([
+      deps.leases.readLease(claims.ten, claims.sub),
+      deps.snapshots.readSnapshot(claims.ten, claims.sub),
+    ]);
+    return { shown: { kind, claims, lease }, snapshot };
+  }
+  const claims = await verifyToken(jwks, AUDIENCES.sandbox, sandboxClaims, token, now);
+  const [binding, snapshot] = await Promise.all([
+    deps.bindings.readBinding(claims.sbx),
+    deps.snapshots.readSnapshot(claims.ten, claims.sub),
+  ]);
+  return { shown: { kind, claims, binding }, snapshot };
 }
