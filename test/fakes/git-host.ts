@@ -387,9 +387,9 @@ async function main(env: Readonly<Record<string, string | undefined>>): Promise<
 }
 
 async function answerControl(host: GitHost, request: IncomingMessage): Promise<string> {
-  const url = new URL(request.url ?? "", "http://control");
-  const repository = url.searchParams.get("repository") ?? "";
-  switch (`${request.method} ${url.pathname}`) {
+  const asked = new URL(request.url ?? "", "http://control");
+  const repository = asked.searchParams.get("repository") ?? "";
+  switch (`${request.method} ${asked.pathname}`) {
     case "GET /requests":
       return JSON.stringify(
         host.received.map(({ method, url, headers, bodyBytes }) => ({
