@@ -9,6 +9,7 @@ import {
   run,
   SYSTEM,
 } from "./cluster.ts";
+import { makeVaultTls } from "./vault-tls.ts";
 
 const version = (JSON.parse(readFileSync("package.json", "utf8")) as { version: string }).version;
 /** The Redis image of the test bed; a cluster that was handed in may have another. */
@@ -24,6 +25,21 @@ export const NOTES = {
   host: "notes.e2e-credentials.svc.cluster.local",
   port: 8080,
 };
+
+const NOTES_SERVERS = [NOTES.namespace, "e2e-vault"].map((namespace) => ({
+  host: `notes.${namespace}.svc.cluster.local`,
+  port: NOTES.port,
+}));
+
+/** Where vault.test.ts puts a Vault, and the git host beside it. */
+export const VAULT = {
+  namespace: "e2e-vault",
+  host: "vault.e2e-vault.svc.cluster.local",
+  port: 8200,
+  address: "https://vault.e2e-vault.svc.cluster.local:8200",
+  tlsSecret: "e2e-vault-tls",
+};
+export const GIT = { host: "git.e2e-vault.svc.cluster.local", port: 8080 };
 
 /** Values of the evaluation set-up, as far as the test bed differs from them. */
 export const installArguments = [
@@ -46,7 +62,13 @@ export const installArguments = [
   "--set",
   "defaultPool.allowedNamespaces=All",
   "--set-json",
-  `defaultPool.inClusterServers=${JSON.stringify([{ host: NOTES.host, port: NOTES.port }])}`,
+  `defaultPool.inClusterServers=${JSON.stringify(NOTES_SERVERS)}`,
+  "--set-json",
+  `edge.inClusterServers=${JSON.stringify([GIT])}`,
+  "--set",
+  `vault.address=${VAULT.address}`,
+  "--set",
+  `vault.caSecret=${VAULT.tlsSecret}`,
   "--set",
   `model.existingSecret=${MODEL_KEY_SECRET}`,
   // Two cores run the whole cluster: a worker may well be late by a second without being dead.
@@ -59,12 +81,21 @@ export const installArguments = [
 /** What has to be there before the chart. */
 export async function prepareSystem(): Promise<void> {
   await createNamespace(SYSTEM);
-  await apply(SYSTEM, {
-    apiVersion: "v1",
-    kind: "Secret",
-    metadata: { name: MODEL_KEY_SECRET },
-    stringData: { "api-key": MODEL_KEY },
-  });
+  await apply(
+    SYSTEM,
+    {
+      apiVersion: "v1",
+      kind: "Secret",
+      metadata: { name: MODEL_KEY_SECRET },
+      stringData: { "api-key": MODEL_KEY },
+    },
+    {
+      apiVersion: "v1",
+      kind: "Secret",
+      metadata: { name: VAULT.tlsSecret },
+      stringData: makeVaultTls(VAULT.host),
+    },
+  );
 }
 
 /** Installs the chart unless it is there; every file of tests begins with it. */

@@ -1,0 +1,69 @@
+import { eventually, get, SYSTEM } from "./cluster.ts";
+
+import type { VaultPod } from "./vault-pod.ts";
+
+/** What docs/guides/vault.md says, against the vault in the cluster. */
+export async function setUpVault({ run }: VaultPod): Promise<void> {
+  await run(["secrets", "enable", "-path=kv", "-version=2", "kv"]);
+  await run(["auth", "enable", "jwt"]);
+  const keys = await eventually("the issuer's public keys", 60_000, async () => {
+    const { data } = (await get("configmap", SYSTEM, "drover-issuer-keys")) as unknown as {
+      data?: Record<string, string>;
+    };
+    return data?.["keys.pem"];
+  });
+  await run(
+    ["write", "auth/jwt/config", "jwt_supported_algs=EdDSA", "jwt_validation_pubkeys=-"],
+    keys,
+  );
+  const methods = JSON.parse(await run(["auth", "list", "-format=json"])) as Record<
+    string,
+    { accessor: string }
+  >;
+  const alias = `identity.entity.aliases.${methods["jwt/"]?.accessor}.metadata`;
+  await run(
+    ["policy", "write", "drover-session", "-"],
+    `path "kv/data/t/{{${alias}.ten}}/v/{{${alias}.vlt}}/*" { capabilities = ["read"] }`,
+  );
+  const role = {
+    role_type: "jwt",
+    bound_issuer: "drover-issuer",
+    bound_audiences: ["vault"],
+    user_claim: "vid",
+    claim_mappings: { ten: "ten", vlt: "vlt" },
+    token_policies: ["drover-session"],
+    token_type: "batch",
+    token_ttl: "5m",
+  };
+  await run(["write", "auth/jwt/role/drover-session", "-"], JSON.stringify(role));
+  await setUpPools(run);
+}
+
+/** Pools read their model keys under their own service accounts. */
+async function setUpPools(run: VaultPod["run"]): Promise<void> {
+  await run(["auth", "enable", "kubernetes"]);
+  await run(["write", "auth/kubernetes/config", "kubernetes_host=https://kubernetes.default.svc"]);
+  await run(
+    ["policy", "write", "drover-pools", "-"],
+    `path "kv/data/pools/*" { capabilities = ["read"] }`,
+  );
+  const role = {
+    bound_service_account_names: ["drover-pool-vaulted"],
+    bound_service_account_namespaces: [SYSTEM],
+    audience: "vault",
+    token_policies: ["drover-pools"],
+    token_type: "batch",
+    token_ttl: "5m",
+  };
+  await run(["write", "auth/kubernetes/role/drover-pool", "-"], JSON.stringify(role));
+}
+
+/** Stores a value as `token` of one entry of a CredentialVault; a new version each time. */
+export async function putSecret(
+  { run }: VaultPod,
+  place: { namespace: string; vault: string; path: string },
+  value: string,
+): Promise<void> {
+  const path = `t/${place.namespace}/v/${place.vault}/${place.path}`;
+  await run(["kv", "put", "-mount=kv", path, "token=-"], value);
+}

@@ -1,0 +1,193 @@
+import { createHash } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
+import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
+import {
+  apply,
+  eventually,
+  kubectl,
+  nodeIsThisHost,
+  readLog,
+  sandboxPods,
+  sessionIdOf,
+  waitCompleted,
+} from "./cluster.ts";
+import { session } from "./installation.ts";
+import { seenByNotes } from "./notes.ts";
+import { type VaultBed, vaultBed } from "./vault-bed.ts";
+import { putSecret } from "./vault-setup.ts";
+
+/** Longest a changed or withdrawn value may still be used (security §1), in ms. */
+const EFFECT_MS = 5_000;
+const TOKENS = ["CNRY-e2e-notes-first-value", "CNRY-e2e-notes-other-value"] as const;
+// Killing a process as the kernel does needs the node's process table.
+const describeOnThisHost = nodeIsThisHost() ? describe : describe.skip;
+
+let bed: VaultBed;
+beforeAll(async () => {
+  bed = await vaultBed(TOKENS);
+}, 300_000);
+afterAll(async () => {
+  await bed?.close();
+}, 120_000);
+
+describe("while a session runs", () => {
+  it("a rotated credential is used within five seconds", async () => {
+    const run = await startGated("rotated");
+    await run.noted(1);
+    expect((await seenByNotes(bed.namespace)).at(-1)).toBe(headerHash(TOKENS[0]));
+
+    await putSecret(bed.vault, placeOf("rotated"), TOKENS[1]);
+    await delay(EFFECT_MS);
+    await run.open("gate-1");
+    await run.noted(2);
+
+    expect((await seenByNotes(bed.namespace)).at(-1)).toBe(headerHash(TOKENS[1]));
+    expect(await run.results()).toEqual([
+      expect.objectContaining({ is_error: false }),
+      expect.objectContaining({ is_error: false }),
+    ]);
+    await run.finish();
+  }, 180_000);
+
+  it("a revoked credential is not used after five seconds, and the model is told why", async () => {
+    const run = await startGated("revoked");
+    await run.noted(1);
+    const before = await seenByNotes(bed.namespace);
+
+    await bed.vault.run(["kv", "delete", "-mount=kv", `t/${bed.namespace}/v/revoked/notes`]);
+    await delay(EFFECT_MS);
+    await run.open("gate-1");
+    await run.noted(2);
+
+    expect(await seenByNotes(bed.namespace)).toEqual(before);
+    const refused = (await run.results()).at(-1);
+    expect(refused).toMatchObject({ is_error: true });
+    expect(String(refused?.["content"])).toMatch(/entry "notes" of credential vault "revoked"/);
+
+    await putSecret(bed.vault, placeOf("revoked"), TOKENS[0]);
+    await run.open("gate-2");
+    await run.noted(3);
+    expect((await run.results()).at(-1)).toMatchObject({ is_error: false });
+    await run.finish();
+  }, 180_000);
+
+  it("a sealed vault takes nothing from who holds a value, for as long as that lives; then it is named, and unsealed it serves again", async () => {
+    const run = await startGated("sealed");
+    await run.noted(1);
+    await putSecret(bed.vault, placeOf("late"), TOKENS[0]);
+    await bed.vault.seal();
+    await delay(EFFECT_MS + 1_000);
+    await run.open("gate-1");
+    await run.noted(2);
+    expect((await run.results()).at(-1)).toMatchObject({ is_error: false });
+    // One that holds nothing is told at once.
+    const late = await startGated("late", { isStored: true });
+    await late.noted(1);
+    const told = (await late.results()).at(-1);
+    expect(told).toMatchObject({ is_error: true });
+    expect(String(told?.["content"])).toMatch(/vault.*sealed/i);
+
+    await bed.vault.unseal();
+    await Promise.all([run.open("gate-2"), late.open("gate-1")]);
+    await Promise.all([run.noted(3), late.noted(2)]);
+    expect((await run.results()).at(-1)).toMatchObject({ is_error: false });
+    expect((await late.results()).at(-1)).toMatchObject({ is_error: false });
+    await late.open("gate-2");
+    await Promise.all([run.finish(), late.finish()]);
+  }, 300_000);
+});
+
+describeOnThisHost("while a session runs on a node of our own", () => {
+  it("a vault that was killed and came back serves it again", async () => {
+    const run = await startGated("restarted");
+    await run.noted(1);
+    await bed.vault.restart();
+    await bed.vault.unseal();
+    await delay(EFFECT_MS + 1_000);
+    await run.open("gate-1");
+    await run.noted(2);
+    expect((await run.results()).at(-1)).toMatchObject({ is_error: false });
+    await run.open("gate-2");
+    await run.finish();
+  }, 240_000);
+});
+
+function placeOf(name: string) {
+  return { namespace: bed.namespace, vault: name, path: "notes" };
+}
+
+function headerHash(token: string): string {
+  return createHash("sha256").update(`Bearer ${token}`).digest("hex");
+}
+
+/** A session of three notes with two gates between them, and a vault of its own name. */
+async function startGated(name: string, { isStored } = { isStored: false }) {
+  const { namespace, notesUrl } = bed;
+  if (!isStored) await putSecret(bed.vault, placeOf(name), TOKENS[0]);
+  await apply(
+    namespace,
+    {
+      apiVersion: "drover.dev/v1alpha1",
+      kind: "CredentialVault",
+      metadata: { name },
+      spec: {
+        entries: [{ name: "notes", mcpServerUrl: notesUrl, vaultRef: { path: "notes" } }],
+      },
+    },
+    session(name, "gated", {
+      agent: {
+        model: "scripted:gated",
+        mcpServers: [{ name: "notes", url: notesUrl }],
+        tools: [
+          { type: "agent_toolset_20260401" },
+          {
+            type: "mcp_toolset",
+            mcpServerName: "notes",
+            defaultConfig: { permissionPolicy: "always_allow" },
+          },
+        ],
+      },
+      vaultRefs: [{ name }],
+    }),
+  );
+  const id = await sessionIdOf(namespace, name);
+  const results = async () => {
+    const log = await readLog(id);
+    const notes = log
+      .filter(({ type, data }) => type === "tool.intent" && data["target"] === "mcp")
+      .map(({ data }) => data["id"]);
+    return log
+      .filter(({ type, data }) => type === "tool.result" && notes.includes(data["id"]))
+      .map(({ data }) => data);
+  };
+  const open = async (gate: string) => {
+    const pod = await eventually(`the sandbox of ${name}`, 60_000, () => sandboxOf(name));
+    await eventually(`${gate} of ${name} opens`, 30_000, async () => {
+      await kubectl(["exec", pod, "-n", namespace, "--", "touch", `/workspace/${gate}`]);
+      return true;
+    });
+  };
+  return {
+    results,
+    noted: async (count: number) => {
+      await eventually(`note ${count} of ${name}`, 90_000, async () => {
+        return (await results()).length >= count;
+      });
+    },
+    open,
+    finish: async () => {
+      await open("gate-2");
+      await waitCompleted(namespace, name);
+      await kubectl(["delete", "ags", name, "-n", namespace, "--timeout=90s"]);
+    },
+  };
+}
+
+/** Name of the running sandbox pod of a session. */
+async function sandboxOf(name: string): Promise<string | undefined> {
+  const pods = await sandboxPods(bed.namespace);
+  return pods.find(
+    ({ metadata, status }) =>
+      metadata.name.startsWith(`${name}-`) && status?.["phase"] === "Running",
+  )?.metadata.name;
+}
