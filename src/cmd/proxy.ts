@@ -4,6 +4,7 @@ import { SecretClient } from "../credentials/kubernetes-secret/secret-client.ts"
 import { type ProxyConfig, proxyConfig } from "../proxy/config.ts";
 import { IssuerClient } from "../proxy/issuer-client.ts";
 import { createProxyMetrics } from "../proxy/metrics.ts";
+import { FileKeyReader, type PoolKeyReader } from "../proxy/model-key.ts";
 import { createProxyServer, type ProxyServer } from "../proxy/server.ts";
 import { aborted } from "../runtime/abort.ts";
 import { backoffMs } from "../runtime/backoff.ts";
@@ -48,7 +49,7 @@ export async function proxyMain(
     credentials: new KubernetesSecretSource({ secrets }),
     onCredentialRead: () => {},
     podUid: config.podUid,
-    model: { baseUrl: config.modelBaseUrl, apiKeyFile: config.modelApiKeyFile },
+    model: { baseUrl: config.modelBaseUrl, poolKey: poolKeyReader(config) },
     inClusterServers: config.inClusterServers,
     maxInFlight: config.maxInFlight,
     clock: systemClock,
@@ -81,6 +82,10 @@ async function loadKeys(proxy: ProxyServer, logger: Logger, signal: AbortSignal)
     // Rejects when the process is to stop; the loop's condition sees that.
     await systemClock.sleep(delay, signal).catch(() => {});
   }
+}
+
+function poolKeyReader({ modelApiKeyFile: path }: ProxyConfig): PoolKeyReader | undefined {
+  return path === undefined ? undefined : new FileKeyReader({ path });
 }
 
 function kubernetesUrl({ kubernetesHost: host, kubernetesPort: port }: ProxyConfig): string {

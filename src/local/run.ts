@@ -10,6 +10,7 @@ import { poolServiceAccount } from "../operator/names.ts";
 import { createSandboxClient } from "../protocol/sandbox-client.ts";
 import { generateSigningKey, type Jwks } from "../protocol/tokens.ts";
 import { createProxyMetrics } from "../proxy/metrics.ts";
+import { FileKeyReader } from "../proxy/model-key.ts";
 import { createProxyServer } from "../proxy/server.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { AppError } from "../runtime/errors.ts";
@@ -211,6 +212,7 @@ async function startServices(
     podUid: WORKER_ID,
     serviceAccount: `${LOCAL_NAMESPACE}/${poolServiceAccount(pool.name)}`,
   };
+  const path = options.model.apiKeyFile;
   const proxy = createProxyServer({
     issuer: { issue: (request) => issuer.issue(request, caller), keys: () => issuer.keys() },
     leases: store.ports,
@@ -218,7 +220,7 @@ async function startServices(
     credentials: credentialSource(options.credentialsFile),
     onCredentialRead: () => {},
     podUid: WORKER_ID,
-    model: { baseUrl, apiKeyFile: options.model.apiKeyFile },
+    model: { baseUrl, poolKey: path === undefined ? undefined : new FileKeyReader({ path }) },
     inClusterServers: options.localServers,
     maxInFlight: 256,
     clock,

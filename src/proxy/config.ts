@@ -47,6 +47,14 @@ export const proxyConfig = z.object({
     env: "DROVER_MODEL_API_KEY_FILE",
     description: "File with the model API key, read again when it changes; no key when absent.",
   }),
+  modelApiKeyVaultPath: z.string().min(1).optional().meta({
+    env: "DROVER_MODEL_API_KEY_VAULT_PATH",
+    description: "Path of the model API key in the vault; the file is not read then.",
+  }),
+  modelApiKeyVaultKey: z.string().min(1).default("api-key").meta({
+    env: "DROVER_MODEL_API_KEY_VAULT_KEY",
+    description: "Key at that path whose value is the model API key.",
+  }),
   issuerUrl: z
     .string()
     .regex(/^https:\/\/[^\s?#@]+$/, "expected an https URL")

@@ -69,6 +69,8 @@ const OUTCOME_BY_CODE: Readonly<Record<string, Outcome>> = {
   NOT_FOUND: "refused",
   ADDRESS_REFUSED: "refused",
   CREDENTIAL_NOT_FOUND: "refused",
+  FOREIGN_CREDENTIAL: "refused",
+  LIMIT_EXCEEDED: "refused",
   UPSTREAM_REFUSED: "upstream_error",
   UNAVAILABLE: "unavailable",
   TIMEOUT: "unavailable",

@@ -1,74 +1,89 @@
-import { readFile } from "node:fs/promises";
+import { open } from "node:fs/promises";
+import type { Credential } from "../credentials/credential-source.ts";
 import type { Clock } from "../runtime/clock.ts";
-import { AppError } from "../runtime/errors.ts";
+import { AppError, describeError } from "../runtime/errors.ts";
 import { Secret } from "../runtime/secret.ts";
+import { HeldCredential } from "./held-credential.ts";
 import type { KnownSecret } from "./redaction.ts";
-import { PREVIOUS_MS } from "./session-credentials.ts";
 
-/** A changed file is noticed within this time; revocation promises 5 s. */
-const REREAD_MS = 1000;
+/** Reads the pool's model key from where it is kept: a file or a vault. */
+export interface PoolKeyReader {
+  /** Rejects as `CredentialSource.read` does. */
+  read(signal?: AbortSignal): Promise<Credential>;
+}
 
-export interface CurrentModelKey {
-  key: Secret | undefined;
-  /** What to look for in answers: the key and the one before it. */
+/** A key for the model endpoint, and all that must not come back from there. */
+export interface ModelCredential {
+  id: string;
+  version: string;
+  value: Secret;
   known: readonly KnownSecret[];
 }
 
+const POOL_KEY_ID = "model-key";
+
 /**
- * The model API key, from a file that only this container mounts. Without a file configured, requests
- * carry no key; a configured file that is missing or empty fails them, so that nothing is ever sent
- * without the key it was meant to have.
+ * The pool's model key, for sessions without one of their own. Without a reader requests carry no
+ * key; a key that cannot be read fails them, so that nothing is ever sent without the key it was
+ * meant to have.
  */
-export class ModelKey {
-  readonly #path: string | undefined;
-  readonly #clock: Clock;
-  #current: { key: Secret; readAt: number } | undefined;
-  #previous: { key: Secret; until: number } | undefined;
+export class PoolModelKey {
+  readonly #reader: PoolKeyReader | undefined;
+  readonly #held: HeldCredential;
 
-  constructor({ path, clock }: { path: string | undefined; clock: Clock }) {
-    this.#path = path;
-    this.#clock = clock;
+  constructor({ reader, clock }: { reader: PoolKeyReader | undefined; clock: Clock }) {
+    this.#reader = reader;
+    this.#held = new HeldCredential({ clock });
   }
 
-  async read(): Promise<CurrentModelKey> {
-    if (this.#path === undefined) return { key: undefined, known: [] };
-    const now = this.#clock.monotonic();
-    if (this.#current === undefined || now - this.#current.readAt > REREAD_MS) {
-      this.#replace(await load(this.#path), now);
+  /** Throws CREDENTIAL_UNAVAILABLE that says why. */
+  async get(): Promise<ModelCredential | undefined> {
+    const reader = this.#reader;
+    if (reader === undefined) return undefined;
+    try {
+      const { value, version } = await this.#held.get(() => reader.read());
+      return { id: POOL_KEY_ID, version, value, known: this.#held.known(POOL_KEY_ID) };
+    } catch (cause) {
+      throw new AppError(
+        "CREDENTIAL_UNAVAILABLE",
+        `the model key of the pool cannot be read: ${describeError(cause)}`,
+        { cause, retryable: cause instanceof AppError && cause.retryable },
+      );
     }
-    return { key: this.#current?.key, known: this.#known(now) };
-  }
-
-  #replace(value: string, now: number): void {
-    const old = this.#current?.key;
-    if (old !== undefined && old.reveal() !== value) {
-      this.#previous = { key: old, until: now + PREVIOUS_MS };
-    }
-    this.#current = { key: new Secret(value), readAt: now };
-  }
-
-  #known(now: number): KnownSecret[] {
-    const keys = [this.#current?.key];
-    if (this.#previous !== undefined && now < this.#previous.until) keys.push(this.#previous.key);
-    return keys
-      .filter((key) => key !== undefined)
-      .map((key) => ({ id: "model-key", value: key.reveal() }));
   }
 }
 
-async function load(path: string): Promise<string> {
-  let text: string;
-  try {
-    text = (await readFile(path, "utf8")).trim();
-  } catch (cause) {
-    throw new AppError("CREDENTIAL_UNAVAILABLE", "the file with the model API key is missing", {
-      cause,
-      retryable: true,
-    });
+/** The key in a file that only this container mounts. */
+export class FileKeyReader implements PoolKeyReader {
+  readonly #path: string;
+
+  constructor({ path }: { path: string }) {
+    this.#path = path;
   }
-  if (/^[\x21-\x7e]{8,}$/.test(text)) return text;
-  throw new AppError(
-    "CREDENTIAL_UNAVAILABLE",
-    "the file with the model API key holds no key of at least 8 visible characters",
-  );
+
+  async read(): Promise<Credential> {
+    const { text, changed } = await this.#load();
+    if (/^[\x21-\x7e]{8,}$/.test(text)) {
+      return { value: new Secret(text), version: changed.toISOString() };
+    }
+    throw new AppError(
+      "CREDENTIAL_UNAVAILABLE",
+      "its file holds no key of at least 8 visible characters",
+    );
+  }
+
+  async #load(): Promise<{ text: string; changed: Date }> {
+    try {
+      const file = await open(this.#path, "r");
+      try {
+        const { mtime } = await file.stat();
+        return { text: (await file.readFile("utf8")).trim(), changed: mtime };
+      } finally {
+        await file.close();
+      }
+    } catch {
+      // Not the cause: it names the path.
+      throw new AppError("CREDENTIAL_UNAVAILABLE", "its file is missing");
+    }
+  }
 }

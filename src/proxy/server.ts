@@ -15,7 +15,7 @@ import type { IssuerPort } from "./issuer-client.ts";
 import { parseJsonText } from "./json-text.ts";
 import { InFlight, MAX_HEADERS, MAX_JSON_DEPTH, SIZES, TIMEOUTS } from "./limits.ts";
 import { DESTINATIONS, type Outcome, outcomeOf, type ProxyMetrics, type Role } from "./metrics.ts";
-import { ModelKey } from "./model-key.ts";
+import { type PoolKeyReader, PoolModelKey } from "./model-key.ts";
 import { SealedIds } from "./roles/mcp/sealed-ids.ts";
 import { McpRole } from "./roles/mcp/upstream.ts";
 import { MODEL_ROUTES, modelErrorBody } from "./roles/model/policy.ts";
@@ -33,7 +33,8 @@ export interface ProxyDeps {
   onCredentialRead: (report: CredentialReport) => void;
   /** UID of this harness pod: the worker id in its leases. */
   podUid: string;
-  model: { baseUrl: string; apiKeyFile?: string | undefined };
+  /** Without `poolKey` requests of sessions that have no key of their own carry none. */
+  model: { baseUrl: string; poolKey?: PoolKeyReader | undefined };
   /** `host:port` of MCP servers that may have private addresses and plain http. */
   inClusterServers: readonly string[];
   maxInFlight: number;
@@ -64,6 +65,13 @@ export function createProxyServer(deps: ProxyDeps): ProxyServer {
   });
   const modelAgent = createGuardedAgent({ listed: new Set([hostOf(deps.model.baseUrl)]) });
   const mcpAgent = createGuardedAgent({ listed: new Set(deps.inClusterServers) });
+  const snapshots = new SessionSnapshots({ reader: deps.snapshots, clock });
+  const credentials = new SessionCredentials({
+    source: deps.credentials,
+    onRead: deps.onCredentialRead,
+    clock,
+    metrics,
+  });
   const app = new ProxyApp({
     deps,
     tokens,
@@ -72,18 +80,15 @@ export function createProxyServer(deps: ProxyDeps): ProxyServer {
     model: new ModelRole({
       baseUrl: deps.model.baseUrl,
       agent: modelAgent,
-      key: new ModelKey({ path: deps.model.apiKeyFile, clock }),
+      snapshots,
+      credentials,
+      poolKey: new PoolModelKey({ reader: deps.model.poolKey, clock }),
       onRedaction: () => metrics.redactions.inc({ role: "model" }),
     }),
     mcp: new McpRole({
       tokens,
-      snapshots: new SessionSnapshots({ reader: deps.snapshots, clock }),
-      credentials: new SessionCredentials({
-        source: deps.credentials,
-        onRead: deps.onCredentialRead,
-        clock,
-        metrics,
-      }),
+      snapshots,
+      credentials,
       agent: mcpAgent,
       sealedIds: new SealedIds({ clock }),
       logger: deps.logger,
@@ -173,12 +178,13 @@ class ProxyApp {
     const authorization = exchange.header("authorization");
     const claims = await tokens.verify(authorization);
     const session = { id: claims.sub, token: new Secret(authorization?.slice(7) ?? "") };
+    const caller = { claims, session };
     // A listening stream lasts as long as its session; it is bounded by one per server instead.
     const leave = exchange.method === "GET" ? () => {} : inFlight.enter(claims.sub);
     try {
-      if (route.role === "mcp") return await mcp.serve(exchange, { claims, session }, route.server);
+      if (route.role === "mcp") return await mcp.serve(exchange, caller, route.server);
       await tokens.confirm(claims, false);
-      return await model.serve(exchange, route.path);
+      return await model.serve(exchange, caller, route.path);
     } finally {
       leave();
     }

@@ -1,4 +1,5 @@
 import type {
+  Credential,
   CredentialRequest,
   CredentialSource,
   SessionIdentity,
@@ -8,16 +9,11 @@ import type { Clock } from "../runtime/clock.ts";
 import { AppError, codeOf, describeError } from "../runtime/errors.ts";
 import { Secret } from "../runtime/secret.ts";
 import { BoundedMap } from "./bounded-map.ts";
+import { HeldCredential } from "./held-credential.ts";
 import { type ProxyMetrics, readOutcome } from "./metrics.ts";
 import type { KnownSecret } from "./redaction.ts";
 import { matchEntry, type ServerUrl } from "./url-match.ts";
 
-/** Longest a rotated or revoked value may still be used (security §1). */
-const CACHE_MS = 5000;
-/** Longest a value is used after it was last read, while the vault does not answer (security §6). */
-const HELD_MS = 60_000;
-/** A replaced value is still looked for in answers this long: a stream may have begun with it. */
-export const PREVIOUS_MS = 600_000;
 const MAX_CACHED = 4096;
 
 /** Headers a credential may not be sent in: they would change the request itself. */
@@ -55,13 +51,6 @@ export interface ServerCredential extends SessionCredential {
 
 type VaultEntry = SessionSnapshot["vaults"][number]["entries"][number];
 
-interface CachedValue {
-  value: Secret;
-  version: string;
-  readAt: number;
-  previous: { value: Secret; until: number } | undefined;
-}
-
 /** What became of an entry when it was last read; never what it is. */
 export interface CredentialReport {
   tenant: string;
@@ -83,8 +72,7 @@ export interface SessionCredentialsDeps {
 /** Finds and reads the credential a session has for what it calls (security §5). */
 export class SessionCredentials {
   readonly #deps: SessionCredentialsDeps;
-  readonly #values = new BoundedMap<CachedValue>(MAX_CACHED);
-  readonly #reading = new Map<string, Promise<CachedValue>>();
+  readonly #held = new BoundedMap<HeldCredential>(MAX_CACHED);
 
   constructor(deps: SessionCredentialsDeps) {
     this.#deps = deps;
@@ -156,63 +144,32 @@ export class SessionCredentials {
     entry: VaultEntry,
   ): Promise<SessionCredential> {
     const id = `${vault}/${entry.name}`;
-    const cached = await this.#value({ tenant, vault, entry, session });
-    return { id, version: cached.version, value: cached.value, known: this.#known(id, cached) };
-  }
-
-  async #value(request: CredentialRequest): Promise<CachedValue> {
-    const { tenant, vault, entry, session } = request;
     // By session too: what one may read says nothing about another.
     const place = JSON.stringify([tenant, session.id, vault, entry.name]);
-    const cached = this.#values.get(place);
-    if (cached !== undefined && this.#age(cached) <= CACHE_MS) return cached;
-    const running = this.#reading.get(place);
-    if (running !== undefined) return await running;
-    const reading = this.#readNow(place, request).finally(() => {
-      this.#reading.delete(place);
-    });
-    this.#reading.set(place, reading);
-    return await reading;
+    const known = this.#held.get(place);
+    const held = known ?? new HeldCredential({ clock: this.#deps.clock });
+    if (known === undefined) this.#held.set(place, held);
+    const request = { tenant, vault, entry, session };
+    const { value, version } = await held.get(async () => await this.#readNow(request));
+    return { id, version, value, known: held.known(id) };
   }
 
-  async #readNow(place: string, request: CredentialRequest): Promise<CachedValue> {
-    const { source, clock, metrics, onRead } = this.#deps;
+  async #readNow(request: CredentialRequest): Promise<Credential> {
+    const { source, metrics, onRead } = this.#deps;
     const { tenant, vault, entry } = request;
     const about = { tenant, vault, entry: entry.name };
     const sourceName = entry.vaultRef === undefined ? "secret" : "vault";
-    const old = this.#values.get(place);
     try {
-      const { value, version } = await source.read(request);
+      const credential = await source.read(request);
       metrics.credentialReads.inc({ source: sourceName, outcome: "ok" });
-      onRead({ ...about, version });
-      const now = clock.monotonic();
-      const changed = old !== undefined && old.value.reveal() !== value.reveal();
-      const previous = changed ? { value: old.value, until: now + PREVIOUS_MS } : old?.previous;
-      const cached = { value, version, readAt: now, previous };
-      this.#values.set(place, cached);
-      return cached;
+      onRead({ ...about, version: credential.version });
+      return credential;
     } catch (error) {
       metrics.credentialReads.inc({ source: sourceName, outcome: readOutcome(error) });
       const failure = { code: codeOf(error) ?? "INTERNAL", message: describeError(error) };
       onRead({ ...about, failure });
-      // A vault that does not answer says nothing about the value; one that refuses it does.
-      const isOutage = error instanceof AppError && error.retryable;
-      if (isOutage && old !== undefined && this.#age(old) <= HELD_MS) return old;
-      this.#values.delete(place);
       throw error;
     }
-  }
-
-  #age({ readAt }: CachedValue): number {
-    return this.#deps.clock.monotonic() - readAt;
-  }
-
-  #known(id: string, { value, previous }: CachedValue): KnownSecret[] {
-    const values = [value.reveal()];
-    if (previous !== undefined && this.#deps.clock.monotonic() < previous.until) {
-      values.push(previous.value.reveal());
-    }
-    return values.map((text) => ({ id, value: text }));
   }
 }
 

@@ -35,6 +35,11 @@ export const ERROR_CODES = {
   SANDBOX_INPUT_CHANGED: { http: 409, meaning: "A tool_use_id was repeated with other input." },
   CREDENTIAL_UNAVAILABLE: { http: 503, meaning: "A credential cannot be read at the moment." },
   CREDENTIAL_NOT_FOUND: { http: 404, meaning: "No credential is bound to this server." },
+  FOREIGN_CREDENTIAL: {
+    http: 403,
+    meaning: "A request brought a credential of its own; the proxy alone adds them.",
+  },
+  LIMIT_EXCEEDED: { http: 429, meaning: "A session makes more requests than it may." },
   UPSTREAM_REFUSED: { http: 502, meaning: "The proxied server answered something not allowed on." },
   ADDRESS_REFUSED: { http: 403, meaning: "The target address is not one the proxy may dial." },
   SCRIPT_MISMATCH: { http: 400, meaning: "A request does not match the scripted model's script." },

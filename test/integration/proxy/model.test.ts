@@ -1,10 +1,28 @@
 import { writeFile } from "node:fs/promises";
 import { request as httpRequest } from "node:http";
 import { afterEach, describe, expect, it } from "@jest/globals";
+import { AnthropicModel } from "../../../src/harness/anthropic-model.ts";
+import type { SessionSnapshot } from "../../../src/protocol/snapshot.ts";
 import { encodedForms } from "../../../src/proxy/redaction.ts";
+import { systemClock } from "../../../src/runtime/clock.ts";
+import { AppError } from "../../../src/runtime/errors.ts";
 import { Cleanups, eventually, everythingOf, Rig, startUpstream } from "./rig.ts";
 
 const KEY = "CNRY-model-key-7Qz3vN0aYk2rT8";
+const OWN_KEY = "CNRY-own-model-key-5Kd8sW";
+const vaultWithModelKey: SessionSnapshot["vaults"][number] = {
+  name: "team",
+  uid: "uid",
+  entries: [
+    {
+      name: "model",
+      modelProvider: "anthropic",
+      secretRef: { name: "own-model-key", key: "key" },
+      header: "Authorization",
+      scheme: "Bearer",
+    },
+  ],
+};
 const MESSAGES = "/model/v1/messages";
 const body = { model: "m", max_tokens: 1, messages: [{ role: "user", content: "hello" }] };
 
@@ -23,8 +41,7 @@ describe("the model role", () => {
 
     const answer = await rig.post(`${MESSAGES}?beta=true`, body, {
       authorization: `Bearer ${token}`,
-      "x-api-key": "attackers-own-key",
-      cookie: "session=1",
+      "x-stainless-lang": "js",
       "x-forwarded-for": "1.2.3.4",
       "anthropic-version": "2023-06-01",
       "anthropic-beta": "interleaved-thinking-2025-05-14",
@@ -49,11 +66,11 @@ describe("the model role", () => {
     expect(JSON.stringify(received)).not.toContain(token);
   });
 
-  it("sends no key when none is configured, and never the harness's", async () => {
+  it("sends no key when none is configured", async () => {
     const upstream = await startUpstream(cleanups, (_received, response) => response.end("{}"));
     const rig = await Rig.start(cleanups, { modelBaseUrl: upstream.url });
 
-    await rig.post(MESSAGES, body, { "x-api-key": "attackers-own-key" });
+    await rig.post(MESSAGES, body);
 
     expect(upstream.received[0]?.headers).not.toHaveProperty("x-api-key");
   });
@@ -75,11 +92,74 @@ describe("the model role", () => {
     await rig.post(MESSAGES, body);
 
     await writeFile(rig.modelKeyFile, "CNRY-rotated-model-key");
-    const deadline = Date.now() + 5000;
+    const deadline = Date.now() + 20_000;
     const lastKey = () => upstream.received.at(-1)?.headers["x-api-key"];
-    while (lastKey() === KEY && Date.now() < deadline) await rig.post(MESSAGES, body);
+    while (lastKey() === KEY && Date.now() < deadline) {
+      await rig.post(MESSAGES, body);
+      await new Promise((resolve) => setTimeout(resolve, 200));
+    }
 
     expect(lastKey()).toBe("CNRY-rotated-model-key");
+  });
+
+  it("sends the session's own key in place of the pool's, and nothing when that cannot be read", async () => {
+    const upstream = await startUpstream(cleanups, (_received, response) => response.end(OWN_KEY));
+    const options = {
+      modelBaseUrl: upstream.url,
+      modelApiKey: KEY,
+      vaults: [vaultWithModelKey],
+    };
+    const secrets = { "team-a": { "own-model-key": { key: OWN_KEY } } };
+    const rig = await Rig.start(cleanups, { ...options, secrets });
+    const without = await Rig.start(cleanups, options);
+
+    const answer = await rig.post(MESSAGES, body);
+    const refused = await without.post(MESSAGES, body);
+
+    expect(upstream.received.map(({ headers }) => headers["x-api-key"])).toEqual([OWN_KEY]);
+    expect(await answer.text()).toBe("[redacted:team/model]");
+    expect(await refused.json()).toMatchObject({ error: { code: "CREDENTIAL_NOT_FOUND" } });
+  });
+
+  it.each([
+    ["does not answer", true, "the vault does not answer"],
+    ["refuses it", false, "permission denied"],
+  ])(
+    "fails with the reason when the vault of the pool's key %s",
+    async (_name, retryable, reason) => {
+      const upstream = await startUpstream(cleanups, (_received, response) => response.end("{}"));
+      const read = async () => {
+        throw new AppError("CREDENTIAL_UNAVAILABLE", reason, { retryable });
+      };
+      const rig = await Rig.start(cleanups, { modelBaseUrl: upstream.url, poolKey: { read } });
+
+      const answer = await rig.post(MESSAGES, body);
+
+      expect(answer.status).toBe(503);
+      expect(await answer.json()).toMatchObject({
+        error: { code: "CREDENTIAL_UNAVAILABLE", message: expect.stringContaining(reason) },
+      });
+      expect(upstream.received).toEqual([]);
+    },
+  );
+
+  it("serves the harness's own client, which brings nothing that is refused", async () => {
+    const upstream = await startUpstream(cleanups, (_received, response) => {
+      response
+        .writeHead(400, { "content-type": "application/json" })
+        .end('{"type":"error","error":{"type":"invalid_request_error","message":"seen"}}');
+    });
+    const rig = await Rig.start(cleanups, { modelBaseUrl: upstream.url, modelApiKey: KEY });
+    const model = new AnthropicModel({ baseUrl: `${rig.url}/model`, clock: systemClock, fetch });
+    const request = { model: "m", maxTokens: 1, system: undefined, tools: [], messages: [] };
+    const call = {
+      sessionToken: await rig.token(),
+      signal: new AbortController().signal,
+      onText() {},
+    };
+
+    await expect(model.stream(request, call)).rejects.toThrow("seen");
+    expect(upstream.received).toHaveLength(1);
   });
 
   it("passes the first event on while the model is still writing", async () => {
@@ -248,7 +328,8 @@ describe("the model role", () => {
     ["/model/v1/messages/../files", 404],
     ["/model/v1/messages%2f..%2ffiles", 404],
     ["/model/v1//messages", 404],
-    ["/model/v1/messages?api_key=mine", 400],
+    ["/model/v1/messages?api_key=mine", 403],
+    ["/model/v1/messages?limit=1", 400],
   ])("serves only messages and count_tokens: %s", async (path, status) => {
     const upstream = await startUpstream(cleanups, (_received, response) => response.end("{}"));
     const rig = await Rig.start(cleanups, { modelBaseUrl: upstream.url, modelApiKey: KEY });

@@ -15,6 +15,7 @@ import type { LeaseState } from "../../../src/protocol/session-ports.ts";
 import type { SessionSnapshot } from "../../../src/protocol/snapshot.ts";
 import { generateSigningKey, type SigningKey } from "../../../src/protocol/tokens.ts";
 import { createProxyMetrics } from "../../../src/proxy/metrics.ts";
+import { FileKeyReader, type PoolKeyReader } from "../../../src/proxy/model-key.ts";
 import { createProxyServer, type ProxyServer } from "../../../src/proxy/server.ts";
 import { systemClock } from "../../../src/runtime/clock.ts";
 import { AppError } from "../../../src/runtime/errors.ts";
@@ -94,6 +95,8 @@ export async function startUpstream(
 export interface RigOptions {
   modelBaseUrl?: string;
   modelApiKey?: string;
+  /** In place of the file with `modelApiKey`. */
+  poolKey?: PoolKeyReader;
   inClusterServers?: string[];
   agent?: Partial<SessionSnapshot["agent"]>;
   vaults?: SessionSnapshot["vaults"];
@@ -187,7 +190,11 @@ export class Rig {
       podUid: POD,
       model: {
         baseUrl: options.modelBaseUrl ?? "https://model.invalid",
-        apiKeyFile: options.modelApiKey === undefined ? undefined : given.modelKeyFile,
+        poolKey:
+          options.poolKey ??
+          (options.modelApiKey === undefined
+            ? undefined
+            : new FileKeyReader({ path: given.modelKeyFile })),
       },
       inClusterServers: options.inClusterServers ?? [],
       maxInFlight: options.maxInFlight ?? 256,

@@ -403,7 +403,7 @@ describe("the loopback port", () => {
     expect(text).toContain(
       'drover_proxy_requests_total{role="mcp",destination="mcp_server",outcome="unauthenticated"} 1',
     );
-    expect(text).toContain('drover_credential_reads_total{source="local_file",outcome="ok"} 1');
+    expect(text).toContain('drover_credential_reads_total{source="secret",outcome="ok"} 1');
     expect(text).toContain('drover_proxy_request_duration_seconds_count{role="mcp"} 2');
   });
 });

@@ -1,3 +1,4 @@
+import type { IncomingHttpHeaders } from "node:http";
 import { AppError } from "../../../runtime/errors.ts";
 
 /**
@@ -75,6 +76,31 @@ function checkBetas(header: string): string {
   return betas.join(",");
 }
 
+/** Headers by which a request could spend another's account, or carry data to it (security §10). */
+const CREDENTIAL_HEADERS = [
+  "x-api-key",
+  "api-key",
+  "x-goog-api-key",
+  "private-token",
+  "cookie",
+  "proxy-authorization",
+];
+
+/**
+ * Throws FOREIGN_CREDENTIAL for a credential in a header or in the query. `Authorization` is not
+ * looked at here: what is not a session token has been refused before.
+ */
+export function checkForeignCredentials(headers: IncomingHttpHeaders, query: string): void {
+  const header = CREDENTIAL_HEADERS.find((name) => headers[name] !== undefined);
+  const inQuery = /(?:^|[&;])[^=&;]*(?:key|token|auth|secret|pass|sig)[^=&;]*=/i.test(query);
+  const where = header === undefined ? (inQuery ? "the query" : undefined) : `header "${header}"`;
+  if (where === undefined) return;
+  throw new AppError(
+    "FOREIGN_CREDENTIAL",
+    `${where} brings a credential; the proxy alone adds the key of the model endpoint`,
+  );
+}
+
 /** `?beta=true` is what the SDK adds for beta features; nothing else may be said in a query. */
 export function checkModelQuery(query: string): string {
   if (query === "" || query === "beta=true") return query === "" ? "" : "?beta=true";
@@ -102,6 +128,8 @@ function modelErrorType(status: number): string {
       return "not_found_error";
     case 413:
       return "request_too_large";
+    case 429:
+      return "rate_limit_error";
     case 504:
       return "timeout_error";
     default:

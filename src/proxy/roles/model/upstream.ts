@@ -3,17 +3,27 @@ import { type Dispatcher, request } from "undici";
 import type { Exchange } from "../../exchange.ts";
 import { SIZES, TIMEOUTS } from "../../limits.ts";
 import type { Outcome } from "../../metrics.ts";
-import type { ModelKey } from "../../model-key.ts";
+import type { ModelCredential, PoolModelKey } from "../../model-key.ts";
 import { Redactor } from "../../redaction.ts";
+import type { SessionCredentials } from "../../session-credentials.ts";
+import type { SessionSnapshots } from "../../session-snapshots.ts";
+import type { Caller } from "../../token.ts";
 import { checkAnswer, oneHeader, upstreamError } from "../../upstream-errors.ts";
-import { buildModelHeaders, checkModelQuery, isPassedModelHeader } from "./policy.ts";
+import {
+  buildModelHeaders,
+  checkForeignCredentials,
+  checkModelQuery,
+  isPassedModelHeader,
+} from "./policy.ts";
 
 const WHAT = "the model endpoint";
 
 export interface ModelRoleDeps {
   baseUrl: string;
   agent: Dispatcher;
-  key: ModelKey;
+  snapshots: Pick<SessionSnapshots, "get">;
+  credentials: Pick<SessionCredentials, "forModel">;
+  poolKey: Pick<PoolModelKey, "get">;
   onRedaction: () => void;
 }
 
@@ -28,7 +38,8 @@ export class ModelRole {
     this.#deps = deps;
   }
 
-  async serve(exchange: Exchange, route: string): Promise<Outcome> {
+  async serve(exchange: Exchange, caller: Caller, route: string): Promise<Outcome> {
+    checkForeignCredentials(exchange.headers, exchange.query);
     const query = checkModelQuery(exchange.query);
     const headers = buildModelHeaders({
       contentType: exchange.header("content-type"),
@@ -38,9 +49,9 @@ export class ModelRole {
     });
     const length = exchange.declaredLength(SIZES.modelRequest);
     if (length !== undefined) headers["content-length"] = String(length);
-    const { key, known } = await this.#deps.key.read();
-    if (key !== undefined) headers["x-api-key"] = key.reveal();
-    const redactor = new Redactor(known, this.#deps.onRedaction);
+    const credential = await this.#credential(caller);
+    if (credential !== undefined) headers["x-api-key"] = credential.value.reveal();
+    const redactor = new Redactor(credential?.known ?? [], this.#deps.onRedaction);
     const answer = await this.#ask(exchange, `${route}${query}`, headers);
     exchange.start(answer.statusCode, passedHeaders(answer.headers, redactor));
     const stream = redactor.stream();
@@ -48,6 +59,13 @@ export class ModelRole {
     await exchange.write(stream.end());
     exchange.end();
     return answer.statusCode < 400 ? "ok" : "upstream_error";
+  }
+
+  /** The session's own key; without one the pool's. One that cannot be read is not replaced. */
+  async #credential({ claims, session }: Caller): Promise<ModelCredential | undefined> {
+    const snapshot = await this.#deps.snapshots.get(claims.ten, claims.sub);
+    const own = await this.#deps.credentials.forModel(snapshot, session);
+    return own ?? (await this.#deps.poolKey.get());
   }
 
   async #ask(exchange: Exchange, path: string, headers: Record<string, string>) {
