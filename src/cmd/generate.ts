@@ -1,6 +1,7 @@
 /**
- * Writes what is made from the sources: CRDs, the chart's copies of them, the pages of the kinds and
- * the reference. With `--verify` it writes nothing, lists what is not up to date and exits 1.
+ * Writes what is made from the sources: CRDs and users of Redis, the chart's copies of both, the
+ * pages of the kinds and the reference. With `--verify` it writes nothing, lists what is not up to
+ * date and exits 1.
  */
 import { join } from "node:path";
 import { runProcess } from "../runtime/process.ts";

@@ -43,6 +43,8 @@ export function createConnection(address: RedisAddress, kind: ConnectionKind): R
     retryStrategy: kind === "probe" ? () => null : retryDelay,
     reconnectOnError: (error) => /^(READONLY|MASTERDOWN|LOADING|CLUSTERDOWN)/.test(error.message),
     connectionName: `drover-${kind}`,
+    // Redis 7.0 does not know CLIENT SETINFO, so no user can be granted it there.
+    disableClientInfo: true,
   };
   if (!waits(kind)) options.commandTimeout = REPLY_TIMEOUT_MS;
   const connection = new Redis(options);

@@ -50,7 +50,7 @@ export async function connectRedisBackend(options: RedisStoreOptions): Promise<L
   const facts = await probeRedis(options, { commit, poolCode: pools[0]?.code });
   if (facts.unknown.length > 0) {
     const fields = { reason: facts.unknown.join(", ") };
-    logger.warn(fields, "redis does not tell its settings; they must fit the commit mode");
+    logger.info(fields, "redis does not tell its settings; they must fit the commit mode");
   }
   const starting: Promise<void>[] = [];
   const open = (kind: ConnectionKind) => {

@@ -1,0 +1,144 @@
+import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
+import type { Redis } from "ioredis";
+import { systemClock } from "../../src/runtime/clock.ts";
+import { silentLogger } from "../../src/runtime/logger.ts";
+import { systemRng } from "../../src/runtime/rng.ts";
+import type { LogBackend } from "../../src/sessions/backend.ts";
+import { probeRedis } from "../../src/sessions/redis/probe.ts";
+import {
+  connectRedisBackend,
+  createRedisSessionPorts,
+} from "../../src/sessions/redis/redis-session-store.ts";
+import { assembleStore } from "../../src/sessions/store/session-store.ts";
+import { CONTRACT_POOLS, CONTRACT_TIMINGS, describeSessionLog } from "../contracts/session-log.ts";
+import { type RedisWithUsers, startRedisWithUsers } from "../fakes/redis-users.ts";
+import { message, newRef, newSession } from "../fakes/session-fixtures.ts";
+
+/** The whole session log, each verb sent by the process that sends it in production. */
+
+let server: RedisWithUsers;
+let admin: Redis;
+
+beforeAll(async () => {
+  server = await startRedisWithUsers();
+  admin = server.connect("admin");
+});
+
+afterAll(async () => {
+  await server.stop();
+});
+
+const common = {
+  commit: { mode: "fsync" },
+  pools: CONTRACT_POOLS,
+  clock: systemClock,
+  rng: systemRng,
+  logger: silentLogger,
+} as const;
+
+/** What only a harness does; all else is the operator's, but for what is read of leases. */
+const HARNESS_VERBS = new Set<PropertyKey>([
+  "appendLeased",
+  "barrier",
+  "release",
+  "claim",
+  "renew",
+  "read",
+  "watch",
+  "publishDelta",
+  "waitForWork",
+  "heartbeat",
+  "workers",
+]);
+const PORT_VERBS = new Set<PropertyKey>(["readLease", "readBinding"]);
+
+/** The operator does what both may do; leases and bindings are read as the edge does it. */
+function compose(parts: {
+  harness: LogBackend;
+  operator: LogBackend;
+  ports: ReturnType<typeof createRedisSessionPorts>;
+}): LogBackend {
+  const { harness, operator, ports } = parts;
+  const close = async () => {
+    await Promise.all([harness.close(), operator.close()]);
+    ports.close();
+  };
+  const chosen = (verb: PropertyKey): object => {
+    if (HARNESS_VERBS.has(verb)) return harness;
+    return PORT_VERBS.has(verb) ? ports : operator;
+  };
+  return new Proxy(operator, {
+    get(_target, verb) {
+      if (verb === "close") return close;
+      const owner = chosen(verb);
+      const method: unknown = Reflect.get(owner, verb);
+      return typeof method === "function" ? method.bind(owner) : method;
+    },
+  });
+}
+
+const open = (process: "harness" | "operator") =>
+  connectRedisBackend({ ...server.as(process), ...common });
+
+describeSessionLog("redis with users", async () => {
+  await admin.flushall();
+  const parts = {
+    harness: await open("harness"),
+    operator: await open("operator"),
+    ports: createRedisSessionPorts({ ...server.as("edge"), logger: silentLogger }),
+  };
+  const backend = compose(parts);
+  const store = assembleStore({ ...common, backend, timings: CONTRACT_TIMINGS });
+  return {
+    store,
+    backend,
+    pass: (ms: number) => systemClock.sleep(ms),
+    traces: async (ref) => (await admin.keys("*")).filter((key) => key.includes(ref.id)),
+    close: () => store.close(),
+  };
+});
+
+it("a harness, too, appends to a session that it does not hold, wakes it and reads what it is", async () => {
+  const [operator, harness] = [await open("operator"), await open("harness")];
+  const ref = newRef();
+  await operator.create(newSession(ref, { events: [], wake: false }), "gen");
+
+  const op = { key: "k", wake: false, events: [message("one")] };
+  expect(await harness.append(ref, op, "committed")).toMatchObject({ word: "OK" });
+  expect(await harness.append(ref, op, "committed")).toMatchObject({ word: "DUP" });
+  expect(await harness.wake(ref)).toEqual({ word: "OK" });
+  expect(await harness.head(ref)).toMatchObject({ pos: { seq: 1 } });
+  expect(await harness.snapshotOf(ref)).toMatchObject({ sessionId: ref.id });
+  await Promise.all([operator.close(), harness.close()]);
+});
+
+describe("the probe at the start", () => {
+  it("the operator finds out everything about the server", async () => {
+    const facts = await probeRedis(server.as("operator"), { commit: common.commit });
+
+    expect(facts.unknown).toEqual([]);
+  });
+
+  it("a harness may not ask for settings, among which are passwords, and starts all the same", async () => {
+    const facts = await probeRedis(server.as("harness"), { commit: common.commit });
+
+    expect(facts.unknown).toEqual(["appendonly", "appendfsync"]);
+  });
+
+  it("a password of another process is refused", async () => {
+    const wrong = { ...server.as("harness"), password: server.as("operator").password };
+
+    await expect(probeRedis(wrong, { commit: common.commit })).rejects.toMatchObject({
+      code: "REDIS_AUTH_FAILED",
+      message: expect.stringContaining('refuses user "harness"'),
+    });
+  });
+});
+
+it("nothing was asked that a user may not, but for the settings", async () => {
+  const denied = (await admin.call("ACL", "LOG", "128")) as string[][];
+
+  const of = (entry: string[], field: string) => entry[entry.indexOf(field) + 1];
+  const refused = denied.map((entry) => `${of(entry, "username")} ${of(entry, "object")}`);
+  expect(new Set(refused)).toEqual(new Set(["harness config|get", "harness auth"]));
+});
