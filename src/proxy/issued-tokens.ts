@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import type { TokensRequest, TokensResponse } from "../protocol/proxy-api.ts";
+import { BoundedMap } from "../runtime/bounded-map.ts";
 import type { Clock } from "../runtime/clock.ts";
-import { BoundedMap } from "./bounded-map.ts";
 import type { IssuerPort } from "./issuer-client.ts";
 
 /** More leases than a pod can hold at one time, twice over (session and execute token). */

@@ -5,10 +5,10 @@ import type {
   SessionIdentity,
 } from "../credentials/credential-source.ts";
 import type { SessionSnapshot } from "../protocol/snapshot.ts";
+import { BoundedMap } from "../runtime/bounded-map.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { AppError, codeOf, describeError } from "../runtime/errors.ts";
 import { Secret } from "../runtime/secret.ts";
-import { BoundedMap } from "./bounded-map.ts";
 import { HeldCredential } from "./held-credential.ts";
 import { type ProxyMetrics, readOutcome } from "./metrics.ts";
 import type { KnownSecret } from "./redaction.ts";

@@ -1,9 +1,9 @@
 import type { SnapshotReader } from "../protocol/session-ports.ts";
 import type { SessionSnapshot } from "../protocol/snapshot.ts";
 import { withDeadline } from "../runtime/abort.ts";
+import { BoundedMap } from "../runtime/bounded-map.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { AppError } from "../runtime/errors.ts";
-import { BoundedMap } from "./bounded-map.ts";
 import { TIMEOUTS } from "./limits.ts";
 
 /** A snapshot never changes; this only bounds how long a deleted session's stays in memory. */

@@ -11,9 +11,9 @@ import {
   verifyToken,
 } from "../protocol/tokens.ts";
 import { withDeadline } from "../runtime/abort.ts";
+import { BoundedMap } from "../runtime/bounded-map.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { AppError } from "../runtime/errors.ts";
-import { BoundedMap } from "./bounded-map.ts";
 import type { IssuerPort } from "./issuer-client.ts";
 import { TIMEOUTS } from "./limits.ts";
 
