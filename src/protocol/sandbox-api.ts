@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { z } from "zod";
+import { sessionRepository } from "../api/agent-session.ts";
 import { canonicalJson } from "./snapshot.ts";
 
 /**
@@ -14,8 +15,9 @@ import { canonicalJson } from "./snapshot.ts";
  *   POST /v1/execute/{id}/cancel           ExecuteResponse of the cancelled (or finished) call; an id
  *                                          not seen yet is recorded as cancelled and never runs
  *   POST /v1/ack {ids}                     results the log holds; the journal may forget them
- *   PUT  /v1/repositories                  RepositoriesRequest → RepositoriesResponse: how git reaches its
- *                                          hosts from now on; clones what is not there yet
+ *   PUT  /v1/repositories?waitMs=          RepositoriesRequest → RepositoriesResponse: how git reaches its
+ *                                          hosts from now on; clones what is not there yet. Answers when
+ *                                          all are settled, or after waitMs with some `cloning`
  *   GET  /v1/tools                         ToolsResponse (sandbox-tools.ts)
  *   GET  /metrics                          Prometheus text (no token)
  *
@@ -56,24 +58,22 @@ export const ackRequest = z.object({ ids: z.array(z.string()).max(1000) });
 
 /**
  * Given by each worker before its first call to a sandbox, and again before the token runs out. A
- * folder that is there is left alone, so asking again clones only what failed before.
+ * folder that is there is left alone, so asking again clones only what failed before. Git in the
+ * sandbox goes on to use each repository's own URL.
  */
 export const repositoriesRequest = z.object({
   /** `http://<address>:<port>` of the edge, an IP address: a sandbox resolves no names. */
-  edgeUrl: z.string().regex(/^https?:\/\/[^\s/?#@]+$/),
-  sandboxToken: z.string().min(1).max(4096),
+  edgeUrl: z.string().regex(/^https?:\/\/(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::\d{1,5})?$/),
+  sandboxToken: z
+    .string()
+    .regex(/^[\w.-]+$/)
+    .max(4096),
+  /** Those of the session. `name` is part of the path at the edge, `/git/<name>`; `path` is always set. */
   repositories: z
     .array(
-      z.object({
-        /** Part of the path at the edge: `/git/<name>`. */
-        name: z.string().regex(/^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/),
-        /** The repository's own URL, which git in the sandbox goes on to use. */
-        url: z.string().max(1024),
-        /** Folder below the workspace. */
-        path: z.string().min(1).max(256),
-        /** Branch or tag to check out. */
-        branch: z.string().max(255).optional(),
-      }),
+      sessionRepository
+        .pick({ name: true, url: true, branch: true })
+        .extend({ path: sessionRepository.shape.path.unwrap() }),
     )
     .max(16),
 });
@@ -83,7 +83,8 @@ export const repositoriesResponse = z.object({
   repositories: z.array(
     z.object({
       name: z.string(),
-      state: z.enum(["ready", "failed"]),
+      /** `cloning`: ask again with the same request to hear how it ends. */
+      state: z.enum(["ready", "failed", "cloning"]),
       /** Why it failed: the end of git's own words. */
       message: z.string().optional(),
     }),

@@ -10,7 +10,14 @@ import {
   hasCode,
 } from "../runtime/errors.ts";
 import type { Logger } from "../runtime/logger.ts";
-import { type ExecuteRequest, type ExecuteResponse, executeResponse } from "./sandbox-api.ts";
+import {
+  type ExecuteRequest,
+  type ExecuteResponse,
+  executeResponse,
+  type RepositoriesRequest,
+  type RepositoriesResponse,
+  repositoriesResponse,
+} from "./sandbox-api.ts";
 import { type ToolDeclaration, toolsResponse } from "./sandbox-tools.ts";
 
 /**
@@ -41,6 +48,12 @@ export interface SandboxClient {
   ): Promise<ExecuteResponse>;
   cancel(address: string, id: string, signal?: AbortSignal): Promise<ExecuteResponse>;
   ack(address: string, ids: readonly string[], signal?: AbortSignal): Promise<void>;
+  /** Waits until every repository is ready or failed; to ask again repeats nothing. */
+  repositories(
+    address: string,
+    request: RepositoriesRequest,
+    signal?: AbortSignal,
+  ): Promise<RepositoriesResponse["repositories"]>;
   tools(address: string, signal?: AbortSignal): Promise<ToolDeclaration[]>;
 }
 
@@ -79,7 +92,7 @@ const MAX_LOST_ANSWERS = 3;
 const MAX_ANSWER_BYTES = 1024 * 1024;
 
 interface HttpCall {
-  method: "GET" | "POST";
+  method: "GET" | "POST" | "PUT";
   path: string;
   body?: unknown;
   waitMs?: number;
@@ -105,6 +118,18 @@ export function createSandboxClient(options: SandboxClientOptions): SandboxClien
     ack: async (address, ids, signal) => {
       const call = { method: "POST" as const, path: "/v1/ack", body: { ids }, signal };
       await send(options, address, z.unknown(), call);
+    },
+    repositories: async (address, request, signal) => {
+      for (;;) {
+        const { repositories } = await send(options, address, repositoriesResponse, {
+          method: "PUT",
+          path: `/v1/repositories?waitMs=${WAIT_MS}`,
+          body: request,
+          waitMs: WAIT_MS,
+          signal,
+        });
+        if (repositories.every(({ state }) => state !== "cloning")) return repositories;
+      }
     },
     tools: async (address, signal) => {
       const call = { method: "GET" as const, path: "/v1/tools", signal };

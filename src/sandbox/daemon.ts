@@ -6,12 +6,14 @@ import type { Logger } from "../runtime/logger.ts";
 import type { Registry } from "../runtime/metrics.ts";
 import { checkFolders, type SandboxConfig } from "./config.ts";
 import { Executor } from "./executor.ts";
+import { gitFiles } from "./git-config.ts";
 import { Journal } from "./journal.ts";
 import { createSandboxMetrics } from "./metrics.ts";
 import { OutputStore } from "./output-store.ts";
 import { killAll } from "./processes.ts";
+import { Repositories } from "./repositories.ts";
 import { createSandboxServer } from "./server.ts";
-import { createTools, RUN_FOLDER } from "./tools/tools.ts";
+import { createTools, RUN_FOLDER, shellEnvironment } from "./tools/tools.ts";
 
 export interface SandboxDaemonOptions {
   config: SandboxConfig;
@@ -49,13 +51,29 @@ export async function startSandboxDaemon(options: SandboxDaemonOptions): Promise
     metrics,
   });
   await executor.recover();
-  const server = createSandboxServer({ config, executor, journal, clock, metrics, registry });
+  const repositories = new Repositories({
+    workspace: config.workspace,
+    files: gitFiles(config.journalDir),
+    env: shellEnvironment(config),
+    clock,
+    logger: logger.child({ component: "repositories" }),
+  });
+  await repositories.recover();
+  const server = createSandboxServer({
+    config,
+    executor,
+    repositories,
+    journal,
+    clock,
+    metrics,
+    registry,
+  });
   await server.listen({ host: config.host, port: config.port });
   const address = server.server.address();
   return {
     port: typeof address === "object" && address !== null ? address.port : config.port,
     close: async () => {
-      await executor.close();
+      await Promise.all([executor.close(), repositories.close()]);
       await server.close();
       await journal.close();
     },

@@ -5,6 +5,8 @@ import {
   type ExecuteResponse,
   executeRequest,
   inputHash,
+  type RepositoriesResponse,
+  repositoriesRequest,
 } from "../protocol/sandbox-api.ts";
 import { sandboxToolDeclarations } from "../protocol/sandbox-tools.ts";
 import { AUDIENCES, type ExecuteClaims, executeClaims, verifyToken } from "../protocol/tokens.ts";
@@ -17,11 +19,13 @@ import type { SandboxConfig } from "./config.ts";
 import type { Call, Executor } from "./executor.ts";
 import type { Journal } from "./journal.ts";
 import type { SandboxMetrics } from "./metrics.ts";
+import type { Repositories } from "./repositories.ts";
 
 /** The daemon's routes; what they promise is written in protocol/sandbox-api.ts. */
 export interface SandboxServerOptions {
   config: Pick<SandboxConfig, "publicKeys" | "sandboxId">;
   executor: Executor;
+  repositories: Pick<Repositories, "set">;
   journal: Pick<Journal, "state" | "append">;
   clock: Clock;
   metrics: SandboxMetrics;
@@ -38,7 +42,7 @@ const waitQuery = z.object({
 const idParameter = z.object({ id: z.string().min(1).max(256) });
 
 export function createSandboxServer(options: SandboxServerOptions): HttpServer {
-  const { executor, metrics, registry, clock } = options;
+  const { executor, repositories, metrics, registry, clock } = options;
   const server = createHttpServer({ bodyLimitBytes: BODY_LIMIT_BYTES });
   const gate = new Gate(options);
 
@@ -67,6 +71,7 @@ export function createSandboxServer(options: SandboxServerOptions): HttpServer {
   server.get("/v1/execute/:id", guarded(find));
   server.post("/v1/execute/:id/cancel", guarded(cancel));
   server.post("/v1/ack", guarded(acknowledge));
+  server.put("/v1/repositories", guarded(setRepositories));
   return server;
 
   async function execute(claims: ExecuteClaims, request: FastifyRequest): Promise<ExecuteResponse> {
@@ -101,6 +106,16 @@ export function createSandboxServer(options: SandboxServerOptions): HttpServer {
     gate.refuseStale(claims, "acknowledging results");
     await executor.ack(ids);
     return {};
+  }
+
+  async function setRepositories(
+    claims: ExecuteClaims,
+    request: FastifyRequest,
+  ): Promise<RepositoriesResponse> {
+    const body = parse(repositoriesRequest, request.body, "body");
+    const { waitMs } = parse(waitQuery, request.query, "query");
+    gate.refuseStale(claims, "setting up repositories");
+    return await repositories.set(body, waitMs);
   }
 }
 

@@ -414,4 +414,5 @@ async function answerControl(host: GitHost, request: IncomingMessage): Promise<s
   }
 }
 
-if (import.meta.main) await main(process.env);
+// Not awaited: Jest cannot load a module with a top-level await. A rejection ends the process.
+if (import.meta.main) void main(process.env);

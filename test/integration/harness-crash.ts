@@ -48,6 +48,8 @@ export class CrashPlan {
       result: (address, id, ms, signal) => alive(() => client.result(address, id, ms, signal)),
       cancel: (address, id, signal) => alive(() => client.cancel(address, id, signal)),
       ack: (address, ids, signal) => alive(() => client.ack(address, ids, signal)),
+      repositories: (address, request, signal) =>
+        alive(() => client.repositories(address, request, signal)),
       tools: (address, signal) => alive(() => client.tools(address, signal)),
     };
   }

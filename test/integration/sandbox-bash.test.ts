@@ -115,7 +115,8 @@ describe("the shell", () => {
     expect(result.content).not.toContain(MARKER_SECRET);
     expect(result.content).not.toMatch(/ANTHROPIC|DROVER_PUBLIC_KEYS|DROVER_JOURNAL/);
     const names = [...result.content.matchAll(/^([A-Z_]+)=/gm)].map((match) => match[1] ?? "");
-    const known = /^(DROVER_SANDBOX|HOME|LANG|OLDPWD|PATH|PWD|SHLVL|TERM|TMPDIR|_)$/;
+    const known =
+      /^(DROVER_SANDBOX|GIT_CONFIG_(COUNT|KEY_0|SYSTEM|VALUE_0)|GIT_TERMINAL_PROMPT|HOME|LANG|OLDPWD|PATH|PWD|SHLVL|TERM|TMPDIR|_)$/;
     expect(names.filter((name) => !known.test(name))).toEqual([]);
   });
 

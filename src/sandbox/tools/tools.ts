@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { SANDBOX_ENV } from "../../protocol/sandbox-api.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { SandboxConfig } from "../config.ts";
+import { gitEnvironment, gitFiles } from "../git-config.ts";
 import { PROCESS_MARKER } from "../processes.ts";
 import { createBashTool } from "./bash.ts";
 import { createFileTools } from "./files.ts";
@@ -19,6 +20,8 @@ export function shellEnvironment(config: SandboxConfig): Record<string, string> 
     LANG: "C.UTF-8",
     TERM: "dumb",
     TMPDIR: config.temporaryDir,
+    [PROCESS_MARKER]: config.sandboxId,
+    ...gitEnvironment(gitFiles(config.journalDir)),
     ...(config.examplesDir === undefined ? {} : { [SANDBOX_ENV.examples]: config.examplesDir }),
   };
 }
@@ -29,7 +32,7 @@ export function createTools(config: SandboxConfig, clock: Clock): ReadonlyMap<st
   const tools = [
     createBashTool({
       workspace: config.workspace,
-      env: { ...env, [PROCESS_MARKER]: config.sandboxId },
+      env,
       runDir: join(config.journalDir, RUN_FOLDER),
       sandboxId: config.sandboxId,
       clock,
