@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { KubernetesSecretSource } from "../credentials/kubernetes-secret/kubernetes-secret-source.ts";
 import { SecretClient } from "../credentials/kubernetes-secret/secret-client.ts";
 import { type ProxyConfig, proxyConfig } from "../proxy/config.ts";
+import { CredentialReports } from "../proxy/credential-reports.ts";
 import { IssuerClient } from "../proxy/issuer-client.ts";
 import { createProxyMetrics } from "../proxy/metrics.ts";
 import { FileKeyReader, type PoolKeyReader } from "../proxy/model-key.ts";
@@ -42,12 +43,13 @@ export async function proxyMain(
     certificate: config.issuerCertificate,
     tokenFile: config.issuerTokenFile,
   });
+  const reports = new CredentialReports({ writer: sessions, clock: systemClock });
   const proxy = createProxyServer({
     issuer,
     leases: sessions,
     snapshots: sessions,
     credentials: new KubernetesSecretSource({ secrets }),
-    onCredentialRead: () => {},
+    onCredentialRead: reports.note,
     podUid: config.podUid,
     model: { baseUrl: config.modelBaseUrl, poolKey: poolKeyReader(config) },
     inClusterServers: config.inClusterServers,

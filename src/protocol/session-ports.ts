@@ -1,3 +1,4 @@
+import { z } from "zod";
 import type { SessionSnapshot } from "./snapshot.ts";
 
 /**
@@ -31,4 +32,32 @@ export interface BindingReader {
     generation: number;
     ip: string;
   } | null>;
+}
+
+/** What became of a CredentialVault's entry when a proxy last read it; never what it is. */
+export const entryReport = z.object({
+  ok: z.boolean(),
+  /** One word: `Resolved`, `CredentialNotFound` or `CredentialUnavailable`. */
+  reason: z.string().regex(/^[A-Za-z]{1,64}$/),
+  /** For people; empty when it was read. */
+  message: z.string().max(1024),
+  /** Of the value that was read. */
+  version: z.string().max(64).optional(),
+  /** When, in epoch ms. */
+  ts: z.int().min(0),
+});
+export type EntryReport = z.output<typeof entryReport>;
+
+/** Proxies tell the operator through it, which copies to the status of the vault (security §5). */
+export interface CredentialReportWriter {
+  /** Replaces what was known of that entry. Rejects with UNAVAILABLE when the store does not answer. */
+  writeCredentialReport(
+    at: { tenant: string; vault: string; entry: string },
+    report: EntryReport,
+  ): Promise<void>;
+}
+
+export interface CredentialReportReader {
+  /** By entry. Rejects with UNAVAILABLE when the store does not answer. */
+  readCredentialReports(tenant: string, vault: string): Promise<ReadonlyMap<string, EntryReport>>;
 }

@@ -97,3 +97,8 @@ export function poolConfigKey(code: string): string {
 export function bindingKey(sandboxId: string): string {
   return `drover:px:bind:${sandboxId}`;
 }
+
+/** What proxies say of a CredentialVault's entries, one field each. */
+export function credentialReportsKey(tenant: string, vault: string): string {
+  return `drover:px:cred:${tenant}:${vault}`;
+}

@@ -8,7 +8,12 @@ import { proxyConfig } from "../../src/proxy/config.ts";
 import { type ConfigSchema, configMeta } from "../../src/runtime/config.ts";
 import { sandboxConfig } from "../../src/sandbox/config.ts";
 import { scriptedModelConfig } from "../../src/scripted-model/config.ts";
-import { bindingKey, poolConfigKey, sessionKeys } from "../../src/sessions/keys.ts";
+import {
+  bindingKey,
+  credentialReportsKey,
+  poolConfigKey,
+  sessionKeys,
+} from "../../src/sessions/keys.ts";
 
 /**
  * What processes are called with and known by, frozen as the names in pins.test.ts are: dashboards,
@@ -180,6 +185,7 @@ it("the keys in Redis are the pinned ones", () => {
     ...keys,
     config: poolConfigKey("abcd"),
     bind: bindingKey("x"),
+    credentials: credentialReportsKey(ref.tenant, "VAULT"),
   })
     .map(([name, key]) => `${name}=${key.replace(member, "MEMBER").replace("team-a", "TENANT")}`)
     .map((template) => template.replace("abcd", "POOL").replace("0f", "PP"));
@@ -209,6 +215,7 @@ it("the keys in Redis are the pinned ones", () => {
     bound=drover:s:{POOL.PP}:MEMBER:x
     config=drover:cfg:POOL
     bind=drover:px:bind:x
+    credentials=drover:px:cred:TENANT:VAULT
       `),
     ),
   );

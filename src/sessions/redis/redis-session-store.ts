@@ -1,4 +1,8 @@
 import type { Redis } from "ioredis";
+import type {
+  CredentialReportReader,
+  CredentialReportWriter,
+} from "../../protocol/session-ports.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { describeError } from "../../runtime/errors.ts";
 import type { Logger } from "../../runtime/logger.ts";
@@ -11,6 +15,7 @@ import type { LeaseTimings } from "../store/backed-queue.ts";
 import { assembleStore } from "../store/session-store.ts";
 import { RedisBell } from "./bell.ts";
 import { type ConnectionKind, createConnection, type RedisAddress } from "./connection.ts";
+import { RedisCredentialReports } from "./credential-reports.ts";
 import { checkReplicas, GroupCommit, replyIsCommit } from "./group-commit.ts";
 import { OperatorTables } from "./operator-tables.ts";
 import { PlainReads } from "./plain-reads.ts";
@@ -93,14 +98,23 @@ export async function connectRedisBackend(options: RedisStoreOptions): Promise<L
   return backend;
 }
 
-/** The ports of proxy and issuer: plain reads over one connection. Rejects with UNAVAILABLE. */
+/** What processes beside the log know of sessions; single commands over one connection. */
+export interface RedisSessionPorts
+  extends SessionPorts,
+    CredentialReportReader,
+    CredentialReportWriter {
+  close(): void;
+}
+
+/** Every verb rejects with UNAVAILABLE when Redis does not answer. */
 export function createRedisSessionPorts(
   options: RedisAddress & { logger: Logger },
-): SessionPorts & { close(): void } {
+): RedisSessionPorts {
   const connection = openConnection(options, "command", options.logger);
   // Until it is up, reads reject with UNAVAILABLE.
   void connection.connect().catch(() => {});
   const reads = new PlainReads(connection);
+  const reports = new RedisCredentialReports(connection);
   const guarded = <T>(what: string, read: Promise<T>): Promise<T> =>
     read.catch((error: unknown) => {
       throw unavailable(what, error);
@@ -109,6 +123,10 @@ export function createRedisSessionPorts(
     readLease: (tenant, id) => guarded("reading a lease", reads.readLease(tenant, id)),
     readSnapshot: (tenant, id) => guarded("reading a session", reads.readSnapshot(tenant, id)),
     readBinding: (sandboxId) => guarded("reading a binding", reads.readBinding(sandboxId)),
+    writeCredentialReport: (at, report) =>
+      guarded("reporting on a credential", reports.writeCredentialReport(at, report)),
+    readCredentialReports: (tenant, vault) =>
+      guarded("reading reports on credentials", reports.readCredentialReports(tenant, vault)),
     close: () => connection.disconnect(),
   };
 }
