@@ -23,7 +23,9 @@ export async function startRedisWithUsers(): Promise<RedisWithUsers> {
     return `>${name.toLowerCase()}`;
   });
   await writeFile(file, users + others);
-  const server = await startRedis({ args: ["--aclfile", file] });
+  // What a user may not is refused by its rights alone, not because the server has it off.
+  const debug = ["--enable-debug-command", "yes", "--enable-module-command", "yes"];
+  const server = await startRedis({ args: ["--aclfile", file, ...debug] });
   const connections: Redis[] = [];
   return {
     ...server,

@@ -1,0 +1,88 @@
+import type { Sabotage } from "../sabotage.ts";
+
+const test = "test/security/t41-redis-users.test.ts";
+const file = "src/sessions/redis/users.ts";
+
+export const sabotages: readonly Sabotage[] = [
+  {
+    case: "T41",
+    defence: "The operator has no command that reads a stream",
+    file,
+    find: '"srem",',
+    replace: '"srem", "xrange",',
+    test,
+    name: "operator XRANGE",
+  },
+  {
+    case: "T41",
+    defence: "The operator reads of a log its meta only, not the large payloads beside it",
+    file,
+    find: '"%R~drover:{*:k",',
+    replace: '"%R~drover:{*",',
+    test,
+    name: "operator HGETALL",
+  },
+  {
+    case: "T41",
+    defence: "A harness may only read snapshots",
+    file,
+    find: 'keys: ["~drover:{*", "%R~drover:s:{*"],',
+    replace: 'keys: ["~drover:{*", "~drover:s:{*"],',
+    test,
+    name: "harness (HSET|EVAL)",
+  },
+  {
+    case: "T41",
+    defence: "A proxy writes under its own prefixes only, not the bindings of sandboxes",
+    file,
+    find: '"~drover:px:pin:*",',
+    replace: '"~drover:px:*",',
+    test,
+    name: "proxy (GET|SET) drover:px:bind",
+  },
+  {
+    case: "T41",
+    defence: "A proxy reads of a session nothing but its meta and its snapshot",
+    file,
+    find: 'proxy: {\n    keys: [\n      "%R~drover:{*:m",',
+    replace: 'proxy: {\n    keys: [\n      "%R~drover:{*",',
+    test,
+    name: "proxy HMGET",
+  },
+  {
+    case: "T41",
+    defence: "A proxy has no command that lists keys",
+    file,
+    find: '"hset", "set", "xadd"]',
+    replace: '"hset", "set", "xadd", "keys"]',
+    test,
+    name: "proxy: KEYS",
+  },
+  {
+    case: "T41",
+    defence: "The edge only reads bindings",
+    file,
+    find: '"%R~drover:px:bind:*",\n      "%W',
+    replace: '"~drover:px:*", "+set",\n      "%W',
+    test,
+    name: "the edge SET",
+  },
+  {
+    case: "T41",
+    defence: "A user's line takes earlier rights away",
+    file,
+    find: '"reset", ',
+    replace: "",
+    test,
+    name: "set up anew",
+  },
+  {
+    case: "T41",
+    defence: "A tenant in a key is a namespace: nothing that could end a part of the key",
+    file: "src/sessions/keys.ts",
+    find: "if (!/^[a-z0-9]([-a-z0-9]{0,251}[a-z0-9])?$/.test(ref.tenant)) {",
+    replace: "if (ref.tenant === undefined) {",
+    test,
+    name: "no other tenant",
+  },
+];
