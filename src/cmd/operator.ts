@@ -6,7 +6,7 @@ import { createKubeMetrics, type KubeMetrics } from "../kube/metrics.ts";
 import { createCaches } from "../operator/caches.ts";
 import { type OperatorConfig, operatorConfig } from "../operator/config.ts";
 import { createControllers } from "../operator/controllers.ts";
-import type { InstallSettings } from "../operator/install-settings.ts";
+import type { InstallSettings, SecretKey } from "../operator/install-settings.ts";
 import { createIssuer } from "../operator/issuer/issuer.ts";
 import { type IssuerKeys, loadIssuerKeys } from "../operator/issuer/key-store.ts";
 import { createIssuerServer } from "../operator/issuer/server.ts";
@@ -146,19 +146,43 @@ function installSettings(config: OperatorConfig, { tls }: IssuerKeys): InstallSe
     redis: {
       url: config.redisUrl,
       username: config.redisUsername,
-      secret:
-        config.redisSecret === undefined
-          ? undefined
-          : { name: config.redisSecret, key: config.redisSecretKey },
-      caSecret:
-        config.redisCaSecret === undefined
-          ? undefined
-          : { name: config.redisCaSecret, key: config.redisCaSecretKey },
+      secret: secretKey(config.redisSecret, config.redisSecretKey),
+      caSecret: secretKey(config.redisCaSecret, config.redisCaSecretKey),
       commit: config.redisCommit,
     },
     lease: { ttlMs: config.leaseTtlMs, renewMs: config.leaseRenewMs },
     issuer: { url: config.issuerUrl, certificate: tls.cert },
+    vault: vaultAccess(config),
+    edge: edgeSettings(config),
   };
+}
+
+function vaultAccess(config: OperatorConfig): InstallSettings["vault"] {
+  if (config.vaultAddress === undefined) return undefined;
+  return {
+    address: config.vaultAddress,
+    caSecret: secretKey(config.vaultCaSecret, config.vaultCaSecretKey),
+    namespace: config.vaultNamespace,
+    kvMount: config.vaultKvMount,
+    jwtMount: config.vaultJwtMount,
+    sessionRole: config.vaultSessionRole,
+    kubernetesMount: config.vaultKubernetesMount,
+    poolRole: config.vaultPoolRole,
+    sessionIdentity: config.vaultSessionIdentity,
+  };
+}
+
+function edgeSettings(config: OperatorConfig): InstallSettings["edge"] {
+  if (config.edgeReplicas === 0) return undefined;
+  return {
+    replicas: config.edgeReplicas,
+    inClusterServers: config.edgeInClusterServers,
+    resources: { cpu: config.edgeCpu, memory: config.edgeMemory },
+  };
+}
+
+function secretKey(name: string | undefined, key: string): SecretKey | undefined {
+  return name === undefined ? undefined : { name, key };
 }
 
 function issuerServer(deps: {

@@ -69,7 +69,7 @@ export function createCaches(deps: InformerDeps, installNamespace: string): Cach
       type: deployments,
       project: whole,
       namespaces: here,
-      labelSelector: component(COMPONENTS.harness),
+      labelSelector: ours,
     }),
     policies: new WatchingInformer(deps, {
       type: networkPolicies,

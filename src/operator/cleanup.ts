@@ -35,9 +35,9 @@ const PAGE = 500;
 
 /**
  * `drover cleanup`, before an uninstall (design: architecture §4): stops the operator, takes our
- * finalizer from every AgentSession and deletes what the operator made: of pools and the leader's
- * Lease in the install namespace, of sandboxes in any. Objects of our kinds, logs and CRDs stay. May
- * be repeated.
+ * finalizer from every AgentSession and deletes what the operator made: of pools, the edge and the
+ * leader's Lease in the install namespace, of sandboxes in any. Objects of our kinds, logs and CRDs
+ * stay. May be repeated.
  */
 export async function cleanUp(deps: CleanupDeps, signal: AbortSignal): Promise<CleanupReport> {
   await stopOperator(deps, signal);
@@ -45,8 +45,10 @@ export async function cleanUp(deps: CleanupDeps, signal: AbortSignal): Promise<C
   let deleted = 0;
   const { namespace } = deps;
   // Deployments first, or they would make their pods again.
+  const { harness, edge } = COMPONENTS;
+  deleted += await deleteOurs(deps, deployments, { component: edge, namespace }, signal);
   for (const type of [deployments, podDisruptionBudgets]) {
-    deleted += await deleteOurs(deps, type, { component: COMPONENTS.harness, namespace }, signal);
+    deleted += await deleteOurs(deps, type, { component: harness, namespace }, signal);
   }
   deleted += await deleteOurs(deps, pods, { component: COMPONENTS.sandbox }, signal);
   deleted += await deleteOurs(deps, networkPolicies, { component: COMPONENTS.isolation }, signal);

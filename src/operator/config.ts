@@ -5,6 +5,65 @@ import { commitSetting } from "../sessions/commit-mode.ts";
 
 const port = z.coerce.number().int().min(0).max(65_535);
 const name = z.string().min(1).max(253);
+const quantity = z
+  .string()
+  .regex(/^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$/, "expected a quantity");
+const mount = z
+  .string()
+  .regex(/^[A-Za-z0-9_.-]+(\/[A-Za-z0-9_.-]+)*$/, "expected a path without / at its ends");
+const list = z
+  .string()
+  .default("")
+  .transform((text) => text.split(",").filter((one) => one !== ""));
+
+/** Handed on to proxies, which have the defaults of what is absent; the operator asks no vault. */
+const vaultAccess = {
+  vaultAddress: z
+    .string()
+    .regex(/^https?:\/\/[^\s?#@]+$/, "expected an http(s) URL without query or user")
+    .optional()
+    .meta({
+      env: "DROVER_VAULT_ADDRESS",
+      description: "Vault or OpenBao that proxies read credentials from; none when absent.",
+    }),
+  vaultCaSecret: name.optional().meta({
+    env: "DROVER_VAULT_CA_SECRET",
+    description: "Secret that proxies mount for the authorities of its certificate.",
+  }),
+  vaultCaSecretKey: name.default("ca.crt").meta({
+    env: "DROVER_VAULT_CA_SECRET_KEY",
+    description: "Key inside that Secret.",
+  }),
+  vaultNamespace: mount.optional().meta({
+    env: "DROVER_VAULT_NAMESPACE",
+    description: "Namespace inside the vault, where it has them.",
+  }),
+  vaultKvMount: mount.optional().meta({
+    env: "DROVER_VAULT_KV_MOUNT",
+    description: "Where its KV v2 engine is mounted.",
+  }),
+  vaultJwtMount: mount.optional().meta({
+    env: "DROVER_VAULT_JWT_MOUNT",
+    description: "Where its auth method for sessions is mounted, below auth/.",
+  }),
+  vaultSessionRole: name.optional().meta({
+    env: "DROVER_VAULT_SESSION_ROLE",
+    description: "Role of sessions in it.",
+  }),
+  vaultKubernetesMount: mount.optional().meta({
+    env: "DROVER_VAULT_KUBERNETES_MOUNT",
+    description: "Where its auth method for pods is mounted, below auth/.",
+  }),
+  vaultPoolRole: name.optional().meta({
+    env: "DROVER_VAULT_POOL_ROLE",
+    description: "Role of pods in it.",
+  }),
+  vaultSessionIdentity: z.enum(["session", "pod"]).default("session").meta({
+    env: "DROVER_VAULT_SESSION_IDENTITY",
+    description:
+      "As whom proxies read a session's credentials: as the session, or (a fallback) as their pod.",
+  }),
+};
 
 /** Settings of the operator; the chart sets them. */
 export const operatorConfig = z.object({
@@ -18,20 +77,16 @@ export const operatorConfig = z.object({
   }),
   image: z.string().min(1).max(512).meta({
     env: "DROVER_IMAGE",
-    description: "Control-plane image, for the pods of harness pools.",
+    description: "Control-plane image, for the pods of harness pools and of the edge.",
   }),
   imagePullPolicy: z.enum(["Always", "IfNotPresent", "Never"]).default("IfNotPresent").meta({
     env: "DROVER_IMAGE_PULL_POLICY",
     description: "When the kubelet pulls that image.",
   }),
-  imagePullSecrets: z
-    .string()
-    .default("")
-    .transform((text) => text.split(",").filter((one) => one !== ""))
-    .meta({
-      env: "DROVER_IMAGE_PULL_SECRETS",
-      description: "Names of registry Secrets for that image, comma separated.",
-    }),
+  imagePullSecrets: list.meta({
+    env: "DROVER_IMAGE_PULL_SECRETS",
+    description: "Names of registry Secrets for that image, comma separated.",
+  }),
   ...redisSettings,
   redisSecret: name.optional().meta({
     env: "DROVER_REDIS_SECRET",
@@ -58,9 +113,26 @@ export const operatorConfig = z.object({
     env: "DROVER_LEASE_RENEW_MS",
     description: "Milliseconds between renewals of a worker's lease.",
   }),
+  ...vaultAccess,
+  edgeReplicas: z.coerce.number().int().min(0).max(100).default(2).meta({
+    env: "DROVER_EDGE_REPLICAS",
+    description: "Pods of the edge, through which sandboxes clone and push; 0 turns it off.",
+  }),
+  edgeInClusterServers: list.meta({
+    env: "DROVER_EDGE_IN_CLUSTER_SERVERS",
+    description: "Git servers (host:port, comma separated) that may have private addresses.",
+  }),
+  edgeCpu: quantity.default("50m").meta({
+    env: "DROVER_EDGE_CPU",
+    description: "CPU request of an edge pod.",
+  }),
+  edgeMemory: quantity.default("256Mi").meta({
+    env: "DROVER_EDGE_MEMORY",
+    description: "Memory request and limit of an edge pod.",
+  }),
   issuerUrl: z.string().startsWith("https://").meta({
     env: "DROVER_ISSUER_URL",
-    description: "Where harness pods reach the issuer: the Service of the operator.",
+    description: "Where proxies reach the issuer: the Service of the operator.",
   }),
   issuerSecret: name.default("drover-issuer-key").meta({
     env: "DROVER_ISSUER_SECRET",

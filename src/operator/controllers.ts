@@ -17,6 +17,7 @@ import { SessionStart } from "./agent-session/session-start.ts";
 import { StatusWriter } from "./agent-session/status-writer.ts";
 import type { Caches } from "./caches.ts";
 import { CredentialVaultController } from "./credential-vault/controller.ts";
+import { EdgeController } from "./edge/controller.ts";
 import { HarnessPoolController } from "./harness-pool/controller.ts";
 import type { InstallSettings } from "./install-settings.ts";
 import type { OperatorMetrics } from "./metrics.ts";
@@ -53,6 +54,7 @@ export function createControllers(deps: OperatorDeps): {
   const isolation = new NamespaceIsolationController({
     client,
     installNamespace: deps.install.namespace,
+    edge: deps.install.edge !== undefined,
     sessions: caches.sessions,
     pods: caches.sandboxPods,
     policies: caches.policies,
@@ -79,6 +81,7 @@ export function createControllers(deps: OperatorDeps): {
         deployments: caches.deployments,
         pods: caches.harnessPods,
       }),
+      new EdgeController({ client, deployments: caches.deployments, install: deps.install }),
       createSessionController(deps, changes),
       isolation,
       createSandboxController(deps, requests, isolation),

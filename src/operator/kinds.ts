@@ -98,12 +98,18 @@ interface NetworkPeer {
   podSelector?: { matchLabels: Record<string, string> };
 }
 
+interface NetworkPort {
+  protocol: "TCP";
+  port: number;
+}
+
 /** (The library's class calls the wire's `from` `_from`.) */
 export interface NetworkPolicy extends KubeObject {
   spec: {
     podSelector: { matchLabels: Record<string, string> };
     policyTypes: ("Ingress" | "Egress")[];
-    ingress: { from: NetworkPeer[]; ports: { protocol: "TCP"; port: number }[] }[];
+    ingress: { from: NetworkPeer[]; ports: NetworkPort[] }[];
+    egress?: { to: NetworkPeer[]; ports: NetworkPort[] }[];
   };
 }
 

@@ -1,3 +1,4 @@
+import { EDGE } from "../api/names.ts";
 import { LEADER_LEASE } from "./names.ts";
 
 /**
@@ -62,6 +63,8 @@ export const OPERATOR_CLUSTER_RULES: readonly PolicyRule[] = [
 export function operatorNamespaceRules(issuerSecret: string): PolicyRule[] {
   return [
     { apiGroups: ["apps"], resources: ["deployments"], verbs: [...watch, "create", "patch"] },
+    // When the edge is turned off; those of pools go with their pool.
+    { apiGroups: ["apps"], resources: ["deployments"], resourceNames: [EDGE], verbs: ["delete"] },
     {
       apiGroups: ["policy"],
       resources: ["poddisruptionbudgets"],

@@ -22,6 +22,7 @@ import { Registry } from "../../src/runtime/metrics.ts";
 import { systemRng } from "../../src/runtime/rng.ts";
 import { createMemorySessionStore } from "../../src/sessions/memory/memory-session-store.ts";
 import type { Lease, SessionStore } from "../../src/sessions/session-log.ts";
+import { anInstall } from "../builders/install.ts";
 import type { ApiServer } from "../cluster/api-server.ts";
 
 /** The operator's controllers on a real API server with a memory store; the test plays kubelet and harness. */
@@ -127,19 +128,9 @@ export class OperatorRig {
       log: this.store.operator,
       events,
       metrics: createOperatorMetrics(registry),
-      install: {
-        namespace: "drover",
-        image: "drover:dev",
-        imagePullPolicy: "IfNotPresent",
-        imagePullSecrets: [],
-        logLevel: "info",
-        redis: { url: "redis://valkey:6379", commit: "fsync" },
-        lease: { ttlMs: 800, renewMs: 200 },
-        issuer: {
-          url: "https://drover-issuer.drover.svc:7443",
-          certificate: "-----BEGIN CERTIFICATE-----",
-        },
-      },
+      install: anInstall({
+        edge: { replicas: 2, inClusterServers: [], resources: { cpu: "50m", memory: "256Mi" } },
+      }),
       commit: { mode: "fsync" },
       publicKeys: () => ({ keys: [] }),
       userNamespaces: false,

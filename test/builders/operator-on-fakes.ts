@@ -11,10 +11,14 @@ import type { OperatorLog } from "../../src/sessions/session-log.ts";
 import { FakeClock } from "../fakes/fake-clock.ts";
 import { FakeKube } from "../fakes/fake-kube.ts";
 import { createSeededRng } from "../fakes/seeded-rng.ts";
+import { anInstall } from "./install.ts";
 import { CREATED_MS } from "./kinds.ts";
 
 /** The whole operator on a fake API server, a memory store and a clock that the test moves. */
-export function anOperator(change: (log: OperatorLog) => OperatorLog = (log) => log) {
+export function anOperator(
+  change: (log: OperatorLog) => OperatorLog = (log) => log,
+  install = anInstall(),
+) {
   const clock = new FakeClock(CREATED_MS);
   const rng = createSeededRng();
   const kube = new FakeKube({ now: () => clock.now() });
@@ -30,16 +34,7 @@ export function anOperator(change: (log: OperatorLog) => OperatorLog = (log) => 
     log: change(store.operator),
     events: { record: (_type, _object, event) => events.push(event) },
     metrics,
-    install: {
-      namespace: "drover",
-      image: "drover:1",
-      imagePullPolicy: "IfNotPresent",
-      imagePullSecrets: [],
-      logLevel: "info",
-      redis: { url: "redis://r:6379", commit: "fsync" },
-      lease: { ttlMs: 800, renewMs: 200 },
-      issuer: { url: "https://i:7443", certificate: "-----BEGIN CERTIFICATE-----" },
-    },
+    install,
     commit: { mode: "fsync" },
     publicKeys: () => ({ keys: [] }),
     userNamespaces: false,

@@ -142,6 +142,32 @@ describe("the operator's settings", () => {
     expect(without.redisCa).toBeUndefined();
   });
 
+  it("say how proxies reach the vault, and how large the edge is", async () => {
+    expect(await operatorSettings(["-f", `${CHART}/ci/vault-values.yaml`])).toMatchObject({
+      vaultAddress: "https://vault.vault.svc:8200",
+      vaultCaSecret: "vault-authority",
+      vaultCaSecretKey: "authority.pem",
+      vaultNamespace: "teams/agents",
+      vaultKvMount: "secret",
+      vaultJwtMount: "jwt",
+      vaultSessionRole: "sessions",
+      vaultKubernetesMount: "kubernetes",
+      vaultPoolRole: "drover-pool",
+      vaultSessionIdentity: "pod",
+      edgeReplicas: 5,
+      edgeInClusterServers: ["git.forge.svc:3000", "git.team-a.svc:8080"],
+      edgeCpu: "1",
+      edgeMemory: "1Gi",
+    });
+  });
+
+  it("without a vault and an edge say so", async () => {
+    const settings = await operatorSettings(["-f", `${CHART}/ci/minimal-values.yaml`]);
+
+    expect(settings.vaultAddress).toBeUndefined();
+    expect(settings.edgeReplicas).toBe(0);
+  });
+
   it("of a large installation are whole numbers, not 1e+06", async () => {
     const values = ["-f", `${CHART}/values-eval.yaml`, "--set", "lease.ttlMs=60000"];
 

@@ -1,9 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "@jest/globals";
-import { LABELS, PORTS } from "../../src/api/names.ts";
-import { buildDeployment } from "../../src/operator/harness-pool/resources.ts";
-import type { InstallSettings } from "../../src/operator/install-settings.ts";
+import { LABELS } from "../../src/api/names.ts";
 import { ISSUER_SECRET } from "../../src/operator/issuer/key-store.ts";
 import { VERSION } from "../../src/runtime/version.ts";
 import { installArguments } from "../e2e/installation.ts";
@@ -181,6 +179,14 @@ describe("what a person reads after the installation", () => {
     expect(await notes(...production)).not.toContain("WARNING");
   });
 
+  it("says what the edge is for where it is off, and what a vault gives up by its fallback", async () => {
+    expect(await notes("-f", `${CHART}/ci/minimal-values.yaml`)).toContain("The edge is off");
+    expect(await notes("-f", `${CHART}/ci/vault-values.yaml`)).toContain(
+      "WARNING: vault.sessionIdentity=pod",
+    );
+    expect(await notes(...production)).not.toMatch(/edge|vault/);
+  });
+
   it("says how to give the model its key while there is none", async () => {
     const bare = ["-f", `${CHART}/ci/minimal-values.yaml`];
 
@@ -259,104 +265,6 @@ describe("secrets", () => {
     const objects = await render(production);
 
     expect(objects.filter(({ kind }) => kind === "Secret")).toEqual([]);
-  });
-});
-
-describe("names that the operator knows too", () => {
-  const install: InstallSettings = {
-    namespace: NAMESPACE,
-    image: "drover:1",
-    imagePullPolicy: "IfNotPresent",
-    imagePullSecrets: [],
-    logLevel: "info",
-    redis: { url: "redis://redis:6379", commit: "fsync" },
-    lease: { ttlMs: 800, renewMs: 200 },
-    issuer: { url: "https://issuer:7443", certificate: "" },
-  };
-  const pool = buildDeployment(
-    { name: "default", code: "0000" },
-    {
-      replicas: 1,
-      concurrency: 1,
-      model: { baseUrl: "https://api.anthropic.com" },
-      allowedNamespaces: { from: "Same" },
-      partitions: 1,
-      resources: { cpu: "1", memory: "1Gi" },
-    },
-    install,
-  ).spec.template;
-  const selects = (labels: Record<string, string>) =>
-    Object.entries(labels).every(([key, value]) => pool.metadata.labels[key] === value);
-
-  it("harness pods are admitted to the issuer, to Valkey and to the scripted model, sandboxes are not", async () => {
-    const objects = await render(evaluation);
-    const admitted = (name: string) => {
-      const { spec } = find(objects, "NetworkPolicy", name) as unknown as {
-        spec: {
-          ingress: {
-            from?: { podSelector: { matchLabels: Record<string, string> } }[];
-            ports: { port: number }[];
-          }[];
-        };
-      };
-      return spec.ingress.map(({ from, ports }) => ({
-        ports: ports.map(({ port }) => port),
-        harness: from?.some(({ podSelector }) => selects(podSelector.matchLabels)) ?? "anyone",
-      }));
-    };
-
-    expect(admitted("drover-operator")).toEqual([
-      { ports: [PORTS.issuer], harness: true },
-      { ports: [PORTS.health], harness: "anyone" },
-    ]);
-    expect(admitted("drover-harness")).toEqual([
-      { ports: [PORTS.health, PORTS.proxyHealth], harness: "anyone" },
-    ]);
-    expect(admitted("drover-valkey")).toEqual([{ ports: [6379], harness: true }]);
-    expect(admitted("drover-scripted-model")).toEqual([{ ports: [8080], harness: true }]);
-  });
-
-  it("the PodMonitor selects harness pods and names ports they have", async () => {
-    const monitor = find(
-      await render(["-f", `${CHART}/ci/monitoring-values.yaml`]),
-      "PodMonitor",
-      "drover-harness",
-    ) as unknown as {
-      spec: {
-        selector: { matchLabels: Record<string, string> };
-        podMetricsEndpoints: { port: string }[];
-      };
-    };
-    const ports = [...(pool.spec.initContainers ?? []), ...pool.spec.containers]
-      .flatMap((container) => container.ports ?? [])
-      .map(({ name }) => name);
-
-    expect(selects(monitor.spec.selector.matchLabels)).toBe(true);
-    expect(ports).toEqual(
-      expect.arrayContaining(monitor.spec.podMetricsEndpoints.map(({ port }) => port)),
-    );
-  });
-
-  it("the operator's ports, probes and Service are those it listens on", async () => {
-    const objects = await render(evaluation);
-    const [operator] = podTemplates([find(objects, "Deployment", "drover-operator")]).flatMap(
-      containersOf,
-    );
-    const { spec } = find(objects, "Service", "drover-operator") as unknown as {
-      spec: { ports: unknown; selector: Record<string, string> };
-    };
-
-    expect(operator?.ports).toEqual([
-      { name: "issuer", containerPort: PORTS.issuer },
-      { name: "health", containerPort: PORTS.health },
-    ]);
-    expect(operator?.readinessProbe?.httpGet).toEqual({ path: "/readyz", port: "health" });
-    expect(operator?.livenessProbe?.httpGet).toEqual({ path: "/livez", port: "health" });
-    expect(operator?.startupProbe?.httpGet).toEqual({ path: "/livez", port: "health" });
-    expect(spec.ports).toEqual([
-      { name: "issuer", port: PORTS.issuer, targetPort: "issuer" },
-      { name: "health", port: PORTS.health, targetPort: "health" },
-    ]);
   });
 });
 

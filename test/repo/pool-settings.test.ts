@@ -4,17 +4,13 @@ import { harnessConfig } from "../../src/harness/config.ts";
 import { buildDeployment } from "../../src/operator/harness-pool/resources.ts";
 import { proxyConfig } from "../../src/proxy/config.ts";
 import { type ConfigSchema, configMeta, loadConfig } from "../../src/runtime/config.ts";
+import { anInstall } from "../builders/install.ts";
 
 /** What the operator sets in harness pods is what their processes read: the two cannot drift apart. */
 const deployment = buildDeployment(
   { name: "default", code: "ab12" },
   harnessPoolSpec.parse({ model: { baseUrl: "http://model:8080", apiKeySecret: { name: "key" } } }),
-  {
-    namespace: "drover",
-    image: "drover:1",
-    imagePullPolicy: "IfNotPresent",
-    imagePullSecrets: [],
-    logLevel: "info",
+  anInstall({
     redis: {
       url: "redis://redis:6379",
       username: "harness",
@@ -22,9 +18,7 @@ const deployment = buildDeployment(
       caSecret: { name: "authority", key: "ca.pem" },
       commit: "fsync",
     },
-    lease: { ttlMs: 800, renewMs: 200 },
-    issuer: { url: "https://issuer:7443", certificate: "-----BEGIN CERTIFICATE-----" },
-  },
+  }),
 );
 const pod = deployment.spec.template.spec;
 
@@ -58,14 +52,4 @@ it.each([
     .filter((name) => !known.has(name) && !known.has(`${name}_FILE`));
 
   expect(unknown).toEqual([]);
-});
-
-it("only the proxy mounts tokens and the model key", () => {
-  const mounts = (container: (typeof pod.containers)[0] | undefined) =>
-    (container?.volumeMounts ?? []).map(({ name }) => name);
-
-  expect(mounts(pod.containers[0])).toEqual(["tmp", "redis", "redis-ca"]);
-  expect(mounts(pod.initContainers?.[0])).toEqual(
-    expect.arrayContaining(["issuer-token", "api-token", "model-key"]),
-  );
 });

@@ -28,6 +28,12 @@ app.kubernetes.io/component: harness
 app.kubernetes.io/managed-by: drover-operator
 {{- end }}
 
+{{/* And on every pod of the edge (src/operator/edge/resources.ts). */}}
+{{- define "drover.edgeSelector" -}}
+app.kubernetes.io/component: edge
+app.kubernetes.io/managed-by: drover-operator
+{{- end }}
+
 {{- define "drover.image" -}}
 {{ include "drover.registry" . }}{{ .Values.image.repository }}
 {{- if .Values.image.digest }}@{{ .Values.image.digest }}{{ else }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
@@ -74,6 +80,33 @@ redis://{{ include "drover.name" . }}-valkey.{{ .Release.Namespace }}.svc:6379
 {{- end -}}
 {{ .Values.redis.caSecret }}
 {{- end -}}
+{{- end }}
+
+{{/* How proxies reach the vault, for the operator to hand on. */}}
+{{- define "drover.vaultEnv" -}}
+{{- with .Values.vault }}
+{{- if .address -}}
+- { name: DROVER_VAULT_ADDRESS, value: {{ .address | quote }} }
+{{- with .caSecret }}
+- { name: DROVER_VAULT_CA_SECRET, value: {{ . | quote }} }
+- { name: DROVER_VAULT_CA_SECRET_KEY, value: {{ $.Values.vault.caSecretKey | quote }} }
+{{- end }}
+{{- with .namespace }}
+- { name: DROVER_VAULT_NAMESPACE, value: {{ . | quote }} }
+{{- end }}
+- { name: DROVER_VAULT_KV_MOUNT, value: {{ .kvMount | quote }} }
+- { name: DROVER_VAULT_JWT_MOUNT, value: {{ .jwtMount | quote }} }
+- { name: DROVER_VAULT_SESSION_ROLE, value: {{ .sessionRole | quote }} }
+- { name: DROVER_VAULT_KUBERNETES_MOUNT, value: {{ .kubernetesMount | quote }} }
+- { name: DROVER_VAULT_POOL_ROLE, value: {{ .poolRole | quote }} }
+- { name: DROVER_VAULT_SESSION_IDENTITY, value: {{ .sessionIdentity | quote }} }
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* `host:port,host:port` of a list of {host, port}, as processes read it. */}}
+{{- define "drover.hostPorts" -}}
+{{- range $index, $server := . }}{{ if $index }},{{ end }}{{ lower $server.host }}:{{ int $server.port }}{{ end -}}
 {{- end }}
 
 {{- define "drover.modelBaseUrl" -}}

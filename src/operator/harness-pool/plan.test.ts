@@ -1,4 +1,5 @@
 import { describe, expect, it } from "@jest/globals";
+import { anInstall } from "../../../test/builders/install.ts";
 import { aPool } from "../../../test/builders/kinds.ts";
 import { aContainer, aSandboxPod } from "../../../test/builders/pods.ts";
 import { AppError } from "../../runtime/errors.ts";
@@ -9,16 +10,7 @@ import { buildDeployment } from "./resources.ts";
 const pool = aPool();
 
 function aDeployment(ready: number, reported: object[] = []): Deployment {
-  const built = buildDeployment({ name: "default", code: "pool" }, pool.spec, {
-    namespace: "drover",
-    image: "drover:1",
-    imagePullPolicy: "Never",
-    imagePullSecrets: [],
-    logLevel: "info",
-    redis: { url: "redis://r:6379", commit: "fsync" },
-    lease: { ttlMs: 800, renewMs: 200 },
-    issuer: { url: "https://i:7443", certificate: "-----BEGIN CERTIFICATE-----" },
-  });
+  const built = buildDeployment({ name: "default", code: "pool" }, pool.spec, anInstall());
   built.metadata.generation = 1;
   const counts = { replicas: 2, readyReplicas: ready, updatedReplicas: 2 };
   return Object.assign(built, {

@@ -1,15 +1,11 @@
 import { describe, expect, it } from "@jest/globals";
 import type { V1Container } from "@kubernetes/client-node";
+import { anInstall } from "../../../test/builders/install.ts";
 import { aPool } from "../../../test/builders/kinds.ts";
-import type { InstallSettings } from "../install-settings.ts";
+import type { InstallSettings, VaultAccess } from "../install-settings.ts";
 import { buildDeployment, selectorOf, selectorText } from "./resources.ts";
 
-const install: InstallSettings = {
-  namespace: "drover",
-  image: "drover:1",
-  imagePullPolicy: "IfNotPresent",
-  imagePullSecrets: ["registry"],
-  logLevel: "info",
+const install = anInstall({
   redis: {
     url: "redis://valkey:6379",
     username: "harness",
@@ -17,13 +13,20 @@ const install: InstallSettings = {
     caSecret: { name: "authority", key: "ca.pem" },
     commit: "replicas:1",
   },
-  lease: { ttlMs: 800, renewMs: 200 },
-  issuer: { url: "https://issuer:7443", certificate: "-----BEGIN CERTIFICATE-----" },
+});
+const vault: VaultAccess = {
+  address: "https://vault:8200",
+  caSecret: { name: "vault-authority", key: "ca.pem" },
+  kvMount: "kv",
+  sessionIdentity: "session",
 };
 
-function pod(spec: object = {}) {
+function pod(spec: object = {}, changes: Partial<InstallSettings> = {}) {
   const { spec: pool } = aPool({ model: { apiKeySecret: { name: "model-key" } }, ...spec });
-  const deployment = buildDeployment({ name: "default", code: "ab12" }, pool, install);
+  const deployment = buildDeployment({ name: "default", code: "ab12" }, pool, {
+    ...install,
+    ...changes,
+  });
   const [harness] = deployment.spec.template.spec.containers;
   const [proxy] = deployment.spec.template.spec.initContainers ?? [];
   if (harness === undefined || proxy === undefined) throw new Error("both containers");
@@ -97,11 +100,65 @@ describe("the pods of a pool", () => {
 
   it("without a Redis password and a model key nothing is mounted for them", () => {
     const { spec } = aPool();
-    const bare = { ...install, redis: { url: "redis://r:6379", commit: "fsync" } };
 
-    const built = buildDeployment({ name: "default", code: "ab12" }, spec, bare);
+    const built = buildDeployment({ name: "default", code: "ab12" }, spec, anInstall());
 
     const names = (built.spec.template.spec.volumes ?? []).map(({ name }) => name);
     expect(names).toEqual(["tmp", "proxy-tmp", "issuer-token", "api-token"]);
+  });
+
+  it("with a vault the harness gets no word of it, and the proxy no token of its own", () => {
+    const { harness, proxy } = pod({}, { vault });
+
+    expect(mountsOf(harness)).toEqual(["redis", "redis-ca", "tmp"]);
+    expect(JSON.stringify(harness.env)).not.toContain("VAULT");
+    expect(mountsOf(proxy)).toContain("vault-ca");
+    expect(mountsOf(proxy)).not.toContain("vault-token");
+  });
+
+  it.each([
+    {
+      name: "the pool's model key is there",
+      spec: { model: { apiKeyVaultRef: { path: "pools/default/model", key: "api-key" } } },
+      access: vault,
+    },
+    {
+      name: "sessions are read with the pod's identity",
+      spec: {},
+      access: { ...vault, sessionIdentity: "pod" as const },
+    },
+  ])("the proxy alone has a token that only the vault takes, when $name", ({ spec, access }) => {
+    const { harness, proxy, spec: built } = pod(spec, { vault: access });
+
+    expect(mountsOf(harness)).not.toContain("vault-token");
+    expect(mountsOf(proxy)).toContain("vault-token");
+    const token = { audience: "vault", expirationSeconds: 600, path: "token" };
+    expect(built.volumes).toContainEqual({
+      name: "vault-token",
+      projected: { sources: [{ serviceAccountToken: token }] },
+    });
+  });
+
+  it("a model key in the vault is named by path, and no Secret is mounted for it", () => {
+    const ref = { path: "pools/default/model", key: "api-key" };
+    const { proxy } = pod({ model: { apiKeyVaultRef: ref } }, { vault });
+
+    expect(proxy.env).toEqual(
+      expect.arrayContaining([
+        { name: "DROVER_MODEL_API_KEY_VAULT_PATH", value: "pools/default/model" },
+        { name: "DROVER_MODEL_API_KEY_VAULT_KEY", value: "api-key" },
+      ]),
+    );
+    expect(mountsOf(proxy)).not.toContain("model-key");
+  });
+
+  it("the harness knows the edge's address where there is an edge", () => {
+    const resources = { cpu: "50m", memory: "256Mi" };
+    const edge = { replicas: 2, inClusterServers: [], resources };
+    const urlOf = ({ harness }: { harness: V1Container }) =>
+      harness.env?.find(({ name }) => name === "DROVER_EDGE_URL")?.value;
+
+    expect(urlOf(pod({}, { edge }))).toBe("http://drover-edge.drover.svc:7080");
+    expect(urlOf(pod())).toBeUndefined();
   });
 });

@@ -24,6 +24,8 @@ import { buildNetworkPolicy, buildServiceAccount } from "./resources.ts";
 export interface NamespaceIsolationDeps {
   client: Pick<KubeClient, "get" | "apply" | "delete">;
   installNamespace: string;
+  /** Whether there is an edge, for sandboxes to reach. */
+  edge: boolean;
   /** With the index `namespace`. */
   sessions: Informer<AgentSession>;
   /** Sandbox pods, with the index `namespace`. */
@@ -85,9 +87,9 @@ export class NamespaceIsolationController implements Controller {
   }
 
   async #apply(namespace: string, signal: AbortSignal): Promise<void> {
-    const { client, installNamespace } = this.#deps;
+    const { client, installNamespace, edge } = this.#deps;
     const options = { fieldManager: FIELD_MANAGERS.children, force: true, signal };
-    const policy = buildNetworkPolicy(namespace, installNamespace);
+    const policy = buildNetworkPolicy(namespace, { installNamespace, edge });
     try {
       await applyOwned(client, serviceAccounts, buildServiceAccount(namespace), OURS, options);
       await applyOwned(client, networkPolicies, policy, OURS, options);

@@ -1,5 +1,6 @@
 import { LABELS, PORTS, SANDBOX_NETWORK_POLICY, SANDBOX_SERVICE_ACCOUNT } from "../../api/names.ts";
 import type { ServiceAccount } from "../../kube/resources.ts";
+import { EDGE_PODS } from "../edge/resources.ts";
 import type { NetworkPolicy } from "../kinds.ts";
 import { COMPONENTS, childLabels, MANAGER } from "../names.ts";
 
@@ -20,10 +21,22 @@ export function buildServiceAccount(namespace: string): ServiceAccount {
 }
 
 /**
- * Sandboxes: nothing goes out, and only harness pods of the install namespace come in, to the
- * daemon's port. Policies are a union: another policy that selects these pods can only open more.
+ * Sandboxes: only harness pods of the install namespace come in, to the daemon's port, and nothing
+ * goes out but to the edge there, to its port; without an edge nothing at all. No name service
+ * either: the edge is reached by address. Policies are a union: another policy that selects these
+ * pods can only open more.
  */
-export function buildNetworkPolicy(namespace: string, installNamespace: string): NetworkPolicy {
+export function buildNetworkPolicy(
+  namespace: string,
+  install: { installNamespace: string; edge: boolean },
+): NetworkPolicy {
+  const there = (labels: Record<string, string>) => ({
+    namespaceSelector: {
+      matchLabels: { "kubernetes.io/metadata.name": install.installNamespace },
+    },
+    podSelector: { matchLabels: labels },
+  });
+  const edge = { to: [there(EDGE_PODS)], ports: [{ protocol: "TCP" as const, port: PORTS.edge }] };
   return {
     apiVersion: "networking.k8s.io/v1",
     kind: "NetworkPolicy",
@@ -37,19 +50,8 @@ export function buildNetworkPolicy(namespace: string, installNamespace: string):
       // No `egress` denies all of it. An empty list would say the same and be stored as nothing, so
       // that each apply would count as a change, wake this controller, and be made again.
       policyTypes: ["Ingress", "Egress"],
-      ingress: [
-        {
-          from: [
-            {
-              namespaceSelector: {
-                matchLabels: { "kubernetes.io/metadata.name": installNamespace },
-              },
-              podSelector: { matchLabels: HARNESS_PODS },
-            },
-          ],
-          ports: [{ protocol: "TCP", port: PORTS.sandbox }],
-        },
-      ],
+      ingress: [{ from: [there(HARNESS_PODS)], ports: [{ protocol: "TCP", port: PORTS.sandbox }] }],
+      ...(install.edge ? { egress: [edge] } : {}),
     },
   };
 }
