@@ -1,21 +1,29 @@
 import { readFile } from "node:fs/promises";
+import { createServer, type Server } from "node:https";
+import type { AddressInfo } from "node:net";
+import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
-import type { Pod } from "../../src/operator/kinds.ts";
-import { buildSandboxPod } from "../../src/operator/sandbox/pod.ts";
-import { aSnapshot, aTemplateSnapshot } from "../builders/snapshot.ts";
-import { type ApiServer, startApiServer } from "../cluster/api-server.ts";
+import type { Pod } from "../../../src/operator/kinds.ts";
+import { buildSandboxPod } from "../../../src/operator/sandbox/pod.ts";
+import { aSnapshot, aTemplateSnapshot } from "../../builders/snapshot.ts";
+import { type ApiServer, startApiServer } from "../../cluster/api-server.ts";
 
 /**
- * The policy file on a real API server. Each forbidden pod is first accepted without the policy (so
- * that nothing else is what refuses it), then refused with it.
+ * T13: pods with the sandbox label that could hold a credential or reach the node, on a real API
+ * server with the policy that the chart installs. Each is first accepted without the policy, so that
+ * nothing else is what refuses it, then refused with it: as it is, and as what a mutating webhook
+ * (Vault's or Istio's injector) makes of a clean pod.
  */
 
 const POLICY = "deploy/admission/sandbox-pod-policy.yaml";
 const ours = "ours"; // Pod Security: restricted
 const open = "open"; // Pod Security: privileged, so that only the policy can refuse
+/** On a pod: which variant the injector makes of it. */
+const INJECT = "test.example.org/inject";
 
 let api: ApiServer;
+let injector: Server;
 
 beforeAll(async () => {
   api = await startApiServer();
@@ -23,16 +31,18 @@ beforeAll(async () => {
     [ours, "restricted"],
     [open, "privileged"],
   ]) {
-    // oxlint-disable-next-line no-await-in-loop -- two namespaces, one after the other
     await apply({
       apiVersion: "v1",
       kind: "Namespace",
       metadata: { name, labels: { "pod-security.kubernetes.io/enforce": level } },
     });
   }
+  await startInjector();
 }, 120_000);
 
 afterAll(async () => {
+  injector?.closeAllConnections();
+  injector?.close();
   await api?.stop();
 });
 
@@ -122,6 +132,13 @@ const forbidden: { name: string; change: Change; message: string }[] = [
     name: "envFrom",
     change: (pod) => {
       container(pod).envFrom = [{ secretRef: { name: "x" } }];
+    },
+    message: "envFrom",
+  },
+  {
+    name: "envFrom in the set-up container",
+    change: (pod) => {
+      setup(pod).envFrom = [{ configMapRef: { name: "x" } }];
     },
     message: "envFrom",
   },
@@ -225,10 +242,12 @@ const forbidden: { name: string; change: Change; message: string }[] = [
   },
 ];
 
-const variants = forbidden.map((variant) => {
-  const pod = aPod(open);
+const variants = forbidden.map((variant, index) => {
+  const pod = aPod(open, `made-${index}`);
   variant.change(pod);
-  return { ...variant, pod };
+  const injected = aPod(open, `injected-${index}`);
+  injected.metadata.annotations = { ...injected.metadata.annotations, [INJECT]: `${index}` };
+  return { ...variant, pod, injected };
 });
 
 async function apply(object: unknown): Promise<void> {
@@ -236,42 +255,153 @@ async function apply(object: unknown): Promise<void> {
   if (result.code !== 0) throw new Error(result.stderr);
 }
 
+/** `kubectl apply` of all of them at once; what it says of each on a line of its own. */
+async function applyAll(pods: readonly Pod[], ...options: string[]): Promise<string[]> {
+  const list = { apiVersion: "v1", kind: "List", items: pods };
+  const result = await api.kubectl(["apply", ...options, "-f", "-"], JSON.stringify(list));
+  const lines = `${result.stdout}\n${result.stderr}`.split("\n");
+  return pods.map(({ metadata: { name } }) => {
+    const own = lines.filter((line) => line.includes(`/${name} `) || line.includes(`"${name}"`));
+    return own.join("\n");
+  });
+}
+
 function tryPod(pod: Pod) {
   return api.kubectl(["create", "--dry-run=server", "-f", "-"], JSON.stringify(pod));
 }
 
-describe("without the policy", () => {
-  it.each(variants)("a pod with $name is accepted, so nothing else refuses it", async ({ pod }) => {
-    const result = await tryPod(pod);
+/** A mutating webhook, as injectors of credentials are: it turns an annotated pod into a variant. */
+async function startInjector(): Promise<void> {
+  // The API server's own certificate names 127.0.0.1 too.
+  const file = async (name: string) => await readFile(join(dirname(api.caPath), name));
+  const tls = { cert: await file("server.crt"), key: await file("server.key") };
+  injector = createServer(tls, (request, response) => {
+    let body = "";
+    request.setEncoding("utf8").on("data", (text: string) => (body += text));
+    request.on("end", () => {
+      response.setHeader("content-type", "application/json");
+      response.end(JSON.stringify(injectorAnswer(body)));
+    });
+  });
+  await new Promise<void>((resolve) => injector.listen(0, "127.0.0.1", resolve));
+  const { port } = injector.address() as AddressInfo;
+  await apply({
+    apiVersion: "admissionregistration.k8s.io/v1",
+    kind: "MutatingWebhookConfiguration",
+    metadata: { name: "injector" },
+    webhooks: [
+      {
+        name: "injector.example.org",
+        admissionReviewVersions: ["v1"],
+        sideEffects: "None",
+        clientConfig: {
+          url: `https://127.0.0.1:${port}/`,
+          caBundle: (await readFile(api.caPath)).toString("base64"),
+        },
+        rules: [
+          { apiGroups: [""], apiVersions: ["v1"], operations: ["CREATE"], resources: ["pods"] },
+        ],
+      },
+    ],
+  });
+}
 
-    expect(result.stderr).toBe("");
-    expect(result.code).toBe(0);
+function injectorAnswer(body: string) {
+  const review = JSON.parse(body) as { request: { uid: string; object: Pod } };
+  const { uid, object } = review.request;
+  const variant = variants[Number(object.metadata.annotations?.[INJECT] ?? "none")];
+  const patch =
+    variant === undefined
+      ? []
+      : [
+          { op: "replace", path: "/spec", value: variant.pod.spec },
+          { op: "replace", path: "/metadata/labels", value: variant.pod.metadata.labels },
+        ];
+  const encoded = Buffer.from(JSON.stringify(patch)).toString("base64");
+  return {
+    apiVersion: "admission.k8s.io/v1",
+    kind: "AdmissionReview",
+    response: { uid, allowed: true, patchType: "JSONPatch", patch: encoded },
+  };
+}
+
+/** The API server takes a moment to know a new policy or webhook. */
+async function settled(check: () => Promise<boolean>): Promise<void> {
+  for (let tries = 0; tries < 200 && !(await check()); tries += 1) await sleep(100);
+}
+
+describe("without the policy", () => {
+  let made: string[] = [];
+  let injected: string[] = [];
+
+  beforeAll(async () => {
+    await settled(async () => {
+      const probe = variants[0]?.injected ?? aPod(open);
+      const args = ["create", "--dry-run=server", "-o", "json", "-f", "-"];
+      return (await api.kubectl(args, JSON.stringify(probe))).stdout.includes("secretName");
+    });
+    made = await applyAll(
+      variants.map(({ pod }) => pod),
+      "--dry-run=server",
+    );
+    injected = await applyAll(
+      variants.map((variant) => variant.injected),
+      "--dry-run=server",
+    );
+  }, 60_000);
+
+  it.each(forbidden.map(({ name }, index) => ({ name, index })))(
+    "a pod with $name is accepted, so nothing else refuses it",
+    ({ index }) => {
+      expect(made[index]).toMatch(/created/);
+      expect(injected[index]).toMatch(/created/);
+    },
+  );
+
+  it("the injector does what it is for: a clean pod comes out with a Secret", async () => {
+    const pod = variants[0]?.injected;
+    const args = ["create", "--dry-run=server", "-o", "json", "-f", "-"];
+    const { stdout } = await api.kubectl(args, JSON.stringify(pod));
+
+    expect(JSON.stringify(pod)).not.toContain("secretName");
+    expect(stdout).toContain("secretName");
   });
 });
 
 describe("with the policy", () => {
+  let made: string[] = [];
+  let injected: string[] = [];
+
   beforeAll(async () => {
     const created = await api.kubectl(["create", "-f", "-"], await readFile(POLICY, "utf8"));
     if (created.code !== 0) throw new Error(created.stderr);
     const probe = aPod(open);
-    probe.spec.hostNetwork = true;
-    // The API server takes a moment to compile a new policy.
-    for (let i = 0; i < 200; i += 1) {
-      // oxlint-disable-next-line no-await-in-loop -- a poll
-      const result = await tryPod(probe);
-      if (result.code !== 0) return;
-      // oxlint-disable-next-line no-await-in-loop -- a poll
-      await sleep(100);
-    }
-    throw new Error("the policy was never enforced");
+    probe.spec.serviceAccountName = "another";
+    await settled(async () => (await tryPod(probe)).code !== 0);
+    made = await applyAll(variants.map(({ pod }) => pod));
+    injected = await applyAll(variants.map((variant) => variant.injected));
   }, 60_000);
 
-  it.each(variants)("a pod with $name is refused, and the message says why", async (variant) => {
-    const result = await tryPod(variant.pod);
+  it.each(forbidden.map((variant, index) => ({ ...variant, index })))(
+    "a pod with $name is refused, and the message says why",
+    ({ index, message }) => {
+      expect(made[index]).toContain("drover-sandbox-pods");
+      expect(made[index]).toContain(message);
+    },
+  );
 
-    expect(result.code).not.toBe(0);
-    expect(result.stderr).toContain("drover-sandbox-pods");
-    expect(result.stderr).toContain(variant.message);
+  it.each(forbidden.map((variant, index) => ({ ...variant, index })))(
+    "a clean pod that an injector gives $name is refused",
+    ({ index, message }) => {
+      expect(injected[index]).toContain("drover-sandbox-pods");
+      expect(injected[index]).toContain(message);
+    },
+  );
+
+  it("none of them is there", async () => {
+    const { stdout } = await api.kubectl(["get", "pods", "-n", open, "-o", "name"]);
+
+    expect(stdout).toBe("");
   });
 
   it("our own pod is accepted, also by Pod Security restricted, without a warning", async () => {
