@@ -17,6 +17,8 @@ export const CONDITIONS = {
   VaultsResolved: "All credential vaults were found and may be read.",
   PoolResolved: "The harness pool was found and serves this namespace.",
   IsolationVerified: "The cluster was seen to enforce the network isolation of sandboxes.",
+  VaultIdentity:
+    "The vault itself keeps sessions apart: False where proxies read credentials with their pod's identity.",
 } as const;
 export type ConditionType = keyof typeof CONDITIONS;
 
@@ -40,6 +42,9 @@ export const REASONS = {
   Resumed: "A message arrived after the session had completed.",
   EndTurn: "The agent ended its turn: the work is done.",
   Interrupted: "Somebody interrupted the turn.",
+  SessionIdentity: "Proxies read a session's credentials from the vault as that session.",
+  PodIdentity:
+    "Proxies read the credentials of all sessions from the vault as their pod: the declared fallback.",
   // In the user's hands.
   InvalidSpec: "The stored object does not fit its schema; the message names the field.",
   InvalidReference: "An object that is referred to does not exist or is itself not usable.",
@@ -189,6 +194,7 @@ export const KIND_CONDITIONS: Readonly<
     Reconciling: PROGRESS,
     Stalled: ["Settled", "InvalidSpec", ...POD_REASONS],
     IsolationVerified: ["NotChecked"],
+    VaultIdentity: ["SessionIdentity", "PodIdentity", "NotRequired"],
   },
   CredentialVault: {
     Ready: ["Accepted", "InvalidSpec", "InvalidReference", "AccessDenied"],

@@ -2,13 +2,20 @@ import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { cleanUp } from "../../src/operator/cleanup.ts";
-import { networkPolicies, type Pod, pods } from "../../src/operator/kinds.ts";
+import {
+  deployments,
+  harnessPools,
+  networkPolicies,
+  type Pod,
+  pods,
+} from "../../src/operator/kinds.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { silentLogger } from "../../src/runtime/logger.ts";
 import type { Lease } from "../../src/sessions/session-log.ts";
 import { type ApiServer, startApiServer } from "../cluster/api-server.ts";
 import {
   anAgent,
+  aPool,
   aSession,
   aTemplate,
   conditionOf,
@@ -414,7 +421,11 @@ describe("isolation and pools", () => {
       name: "drover-sandbox",
     });
     expect(policy.spec).toMatchObject({ policyTypes: ["Ingress", "Egress"] });
-    expect(JSON.stringify(policy.spec.ingress)).toContain("drover");
+    const there = { matchLabels: { "kubernetes.io/metadata.name": "drover" } };
+    expect(policy.spec).toMatchObject({
+      ingress: [{ from: [{ namespaceSelector: there }], ports: [{ port: 7080 }] }],
+      egress: [{ to: [{ namespaceSelector: there }], ports: [{ port: 7080 }] }],
+    });
     // What was applied is what is stored: an apply that differs from it would wake its own controller
     // and be made again, for ever. More sessions wake it too; no pass may change anything.
     for (const name of ["more-1", "more-2"]) {
@@ -457,6 +468,37 @@ describe("isolation and pools", () => {
       replicas: 0,
     });
     expect(conditionOf(pool, "IsolationVerified")?.status).toBe("Unknown");
+    expect(conditionOf(pool, "VaultIdentity")?.reason).toBe("NotRequired");
+  });
+
+  it("a pool whose model key is in a vault, where the install has none, stalls and says what to set", async () => {
+    await rig.apply({
+      ...aPool({ model: { apiKeyVaultRef: { path: "pools/keyed/model" } } }),
+      metadata: { name: "keyed", namespace: "drover" },
+    });
+
+    const stalled = await eventually("a stalled pool", async () => {
+      const pool = await rig.client.get(harnessPools, { namespace: "drover", name: "keyed" });
+      return conditionOf(pool, "Stalled");
+    });
+    expect(stalled).toMatchObject({ status: "True", reason: "InvalidSpec" });
+    expect(stalled?.message).toContain("set vault.address of the chart");
+  });
+
+  it("the edge is a Deployment that the API server takes, and is written once", async () => {
+    const edge = await eventually("the edge", () =>
+      rig.client.get(deployments, { namespace: "drover", name: "drover-edge" }),
+    );
+    expect(edge.spec).toMatchObject({
+      replicas: 2,
+      template: { spec: { serviceAccountName: "drover-edge" } },
+    });
+    // As the deployment controller: its status wakes the operator, whose apply must change nothing.
+    await rig.client.patchStatus(deployments, edge.metadata, { replicas: 2, readyReplicas: 1 });
+    await sleep(1_000);
+
+    const later = await rig.client.get(deployments, edge.metadata);
+    expect(later.metadata.generation).toBe(1);
   });
 
   it("kubectl scale reaches the Deployment", async () => {

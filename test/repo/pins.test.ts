@@ -204,7 +204,7 @@ it("conditions, their reasons and the reasons of Events are the pinned ones", ()
   expect(Object.keys(CONDITIONS)).toEqual(
     names(`
     Ready Reconciling Stalled Completed AgentResolved TemplateResolved VaultsResolved
-    PoolResolved IsolationVerified
+    PoolResolved IsolationVerified VaultIdentity
     `),
   );
   expect(new Set(Object.keys(REASONS))).toEqual(
@@ -212,6 +212,7 @@ it("conditions, their reasons and the reasons of Events are the pinned ones", ()
       names(`
     Available Accepted Resolved NotRequired NotChecked Settled Progressing Pending Running Idle
     WaitingForApproval WaitingForClientTool Suspended Stopped Resumed EndTurn Interrupted
+    SessionIdentity PodIdentity
     InvalidSpec InvalidReference TemplateRequired NamespaceNotAllowed AccessDenied
     Failed DeadlineExceeded Quarantined NoHarness
     ImagePullFailed Unschedulable QuotaExceeded PodRefused PodFailed ConfigError CrashLoop

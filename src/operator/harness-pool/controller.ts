@@ -98,6 +98,7 @@ export class HarnessPoolController implements Controller {
       now: this.#deps.clock.now(),
       storeProblem: problem,
       code,
+      vault: install.vault,
       deployment: this.#deps.deployments.get(`${install.namespace}/${poolDeployment(name)}`),
       pods: this.#deps.pods.list().filter((pod) => belongs(pod, name)),
     };
@@ -113,7 +114,11 @@ export class HarnessPoolController implements Controller {
       return `harness pool "${name}" is in namespace "${namespace}"; pools work only in namespace "${install.namespace}", where Drover is installed: create it there and delete this one`;
     }
     const parsed = parseStoredSpec(pool, harnessPoolSpec);
-    return parsed.ok ? undefined : parsed.problem;
+    if (!parsed.ok) return parsed.problem;
+    if (parsed.spec.model.apiKeyVaultRef !== undefined && install.vault === undefined) {
+      return "`spec.model.apiKeyVaultRef` names a secret of a vault, and this installation has none: set vault.address of the chart, or use `apiKeySecret`";
+    }
+    return undefined;
   }
 
   /** The code that was found before stays valid while the store is down: its pods can go on. */

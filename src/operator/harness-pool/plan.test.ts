@@ -18,15 +18,17 @@ function aDeployment(ready: number, reported: object[] = []): Deployment {
   });
 }
 
+const healthy: Observed = {
+  pool,
+  now: 0,
+  code: "pool",
+  deployment: aDeployment(2),
+  pods: [],
+  vault: undefined,
+};
+
 function conditions(changes: Partial<Observed>): string {
-  const status = planStatus({
-    pool,
-    now: 0,
-    code: "pool",
-    deployment: aDeployment(2),
-    pods: [],
-    ...changes,
-  });
+  const status = planStatus({ ...healthy, ...changes });
   const show = (type: string) => {
     const found = status.conditions?.find((one) => one.type === type);
     return `${type}=${found?.status}/${found?.reason}`;
@@ -83,6 +85,18 @@ describe("a pool's status", () => {
     },
   ])("$name: $want", ({ given, want }) => {
     expect(conditions(given)).toBe(want);
+  });
+
+  it.each([
+    { access: undefined, want: "True/NotRequired" },
+    { access: "session" as const, want: "True/SessionIdentity" },
+    { access: "pod" as const, want: "False/PodIdentity" },
+  ])("says as whom a session's credentials are read: $want", ({ access, want }) => {
+    const vault = access && { address: "https://vault:8200", sessionIdentity: access };
+    const { conditions: all } = planStatus({ ...healthy, vault });
+
+    const found = all?.find(({ type }) => type === "VaultIdentity");
+    expect(`${found?.status}/${found?.reason}`).toBe(want);
   });
 
   it.each([

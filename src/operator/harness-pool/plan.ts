@@ -3,6 +3,7 @@ import type { HarnessPoolStatus } from "../../api/harness-pool.ts";
 import { mergeConditions } from "../../kube/status.ts";
 import { codeOf, describeError } from "../../runtime/errors.ts";
 import { condition, inProgress, notWithoutHelp, readyNow, type Wanted } from "../conditions.ts";
+import type { VaultAccess } from "../install-settings.ts";
 import type { ContainerStatus, Deployment, HarnessPool, Pod } from "../kinds.ts";
 import { selectorText } from "./resources.ts";
 
@@ -15,12 +16,13 @@ export interface Observed {
   deployment: Deployment | undefined;
   /** The pool's pods. */
   pods: readonly Pod[];
+  vault: VaultAccess | undefined;
 }
 
 export function planStatus(observed: Observed): HarnessPoolStatus {
   const { pool, now, code, deployment } = observed;
   const { generation = 0 } = pool.metadata;
-  const wanted = [...planConditions(observed), NOT_VERIFIED];
+  const wanted = [...planConditions(observed), NOT_VERIFIED, vaultIdentity(observed.vault)];
   const merged = mergeConditions(pool.status?.conditions, wanted, { generation, nowMs: now });
   return {
     ...pool.status,
@@ -39,6 +41,20 @@ const NOT_VERIFIED = condition(
   "NotChecked",
   "Drover applies NetworkPolicies; whether this cluster's network enforces them has not been probed",
 );
+
+/** Security §6: reading what belongs to sessions as the pod is a fallback, and shows. */
+function vaultIdentity(vault: VaultAccess | undefined): Wanted {
+  if (vault === undefined) return condition("VaultIdentity", "True", "NotRequired");
+  if (vault.sessionIdentity === "session") {
+    return condition("VaultIdentity", "True", "SessionIdentity");
+  }
+  return condition(
+    "VaultIdentity",
+    "False",
+    "PodIdentity",
+    "the vault does not keep sessions apart: each proxy may read the credentials of all; set vault.sessionIdentity=session of the chart once the vault has the JWT method",
+  );
+}
 
 export function planConditions(observed: Observed): Wanted[] {
   const { storeProblem, deployment, pool, pods } = observed;
