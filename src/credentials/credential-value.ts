@@ -7,17 +7,20 @@ export const MIN_CREDENTIAL_BYTES = 8;
 const MAX_CREDENTIAL_BYTES = 8192;
 
 /**
- * Checks stored text and wraps it; one line break at its end is forgiven, because editors add it.
+ * Checks a stored value and wraps it; one line break at its end is forgiven, because editors add it.
  * Throws CREDENTIAL_UNAVAILABLE for values that cannot stand in a header or be found in answers.
  */
-export function credentialValue(request: CredentialRequest, stored: string): Secret {
-  const text = stored.replace(/\r?\n$/, "");
-  const problem = problemOf(text);
-  if (problem !== undefined) {
-    throw new AppError(
-      "CREDENTIAL_UNAVAILABLE",
-      `${describeEntry(request)} cannot be used: the value of ${describePlace(request)} ${problem}`,
-    );
+export function credentialValue(request: CredentialRequest, stored: unknown): Secret {
+  const subject = `${describeEntry(request)} cannot be used: the value of ${describePlace(request)}`;
+  return usableValue(subject, stored);
+}
+
+/** The same for a value that no entry stands for; `subject` begins the message. */
+export function usableValue(subject: string, stored: unknown): Secret {
+  const text = typeof stored === "string" ? stored.replace(/\r?\n$/, "") : undefined;
+  const problem = text === undefined ? "is not text" : problemOf(text);
+  if (text === undefined || problem !== undefined) {
+    throw new AppError("CREDENTIAL_UNAVAILABLE", `${subject} ${problem}`);
   }
   return new Secret(text);
 }

@@ -1,13 +1,17 @@
 import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
 import type {
+  CredentialEntry,
   CredentialRequest,
   CredentialSource,
 } from "../../src/credentials/credential-source.ts";
+import { describePlace } from "../../src/credentials/credential-value.ts";
 import { Secret } from "../../src/runtime/secret.ts";
 
 /** A source under test, and the hand of whoever keeps its values. */
 export interface SourceFixture {
   source: CredentialSource;
+  /** The reference to a key of a place in a manifest; a Secret's when absent. */
+  entry?(name: string, key: string): CredentialEntry;
   /** Stores a value, or another one in its place. */
   put(tenant: string, name: string, key: string, value: string): Promise<void>;
   /** Takes the whole place away. */
@@ -23,22 +27,31 @@ export function request(changes: Partial<CredentialRequest> = {}): CredentialReq
   return {
     tenant: "team-a",
     vault: "main",
-    entry: { name: "docs", secretRef: { name: "docs-token", key: "token" } },
+    entry: secretEntry("docs-token", "token"),
     session: { id: "sesn_1", token: new Secret("session-token") },
     ...changes,
   };
 }
 
+function secretEntry(name: string, key: string): CredentialEntry {
+  return { name: "docs", secretRef: { name, key } };
+}
+
 /** What every CredentialSource promises; run on each of them. */
 export function credentialSourceContract(
-  name: string,
+  title: string,
   createFixture: () => Promise<SourceFixture>,
 ): void {
-  describe(`${name} keeps the CredentialSource contract`, () => {
+  describe(`${title} keeps the CredentialSource contract`, () => {
     let fixture: SourceFixture;
     beforeEach(async () => {
       fixture = await createFixture();
     });
+
+    function requestFor(name = "docs-token", key = "token"): CredentialRequest {
+      return request({ entry: fixture.entry?.(name, key) ?? secretEntry(name, key) });
+    }
+
     afterEach(async () => {
       await fixture.close();
     });
@@ -46,7 +59,7 @@ export function credentialSourceContract(
     it("reads the value of an entry and hides it from printing", async () => {
       await fixture.put("team-a", "docs-token", "token", MARKER);
 
-      const credential = await fixture.source.read(request());
+      const credential = await fixture.source.read(requestFor());
 
       expect(credential.value.reveal()).toBe(MARKER);
       expect(JSON.stringify(credential)).not.toContain(MARKER);
@@ -55,11 +68,11 @@ export function credentialSourceContract(
 
     it("gives the same version for the same value and another one after a change", async () => {
       await fixture.put("team-a", "docs-token", "token", MARKER);
-      const first = await fixture.source.read(request());
-      const again = await fixture.source.read(request());
+      const first = await fixture.source.read(requestFor());
+      const again = await fixture.source.read(requestFor());
 
       await fixture.put("team-a", "docs-token", "token", `${MARKER}-rotated`);
-      const rotated = await fixture.source.read(request());
+      const rotated = await fixture.source.read(requestFor());
 
       expect(again.version).toBe(first.version);
       expect(rotated.version).not.toBe(first.version);
@@ -69,39 +82,38 @@ export function credentialSourceContract(
     it("forgives the line break that editors put at the end", async () => {
       await fixture.put("team-a", "docs-token", "token", `${MARKER}\n`);
 
-      expect((await fixture.source.read(request())).value.reveal()).toBe(MARKER);
+      expect((await fixture.source.read(requestFor())).value.reveal()).toBe(MARKER);
     });
 
     it("does not find the value of another tenant", async () => {
       await fixture.put("team-b", "docs-token", "token", MARKER);
 
-      await expect(fixture.source.read(request())).rejects.toMatchObject({
+      await expect(fixture.source.read(requestFor())).rejects.toMatchObject({
         code: "CREDENTIAL_NOT_FOUND",
       });
     });
 
     it.each([
-      { place: "place", entry: { name: "docs", secretRef: { name: "absent", key: "token" } } },
-      { place: "key", entry: { name: "docs", secretRef: { name: "docs-token", key: "absent" } } },
-      { place: "key", entry: { name: "docs", secretRef: { name: "docs-token", key: "toString" } } },
-    ])("says which $place is missing", async ({ entry }) => {
+      { what: "place", name: "absent", key: "token" },
+      { what: "key", name: "docs-token", key: "absent" },
+      { what: "key", name: "docs-token", key: "toString" },
+    ])("says which $what is missing", async ({ name, key }) => {
       await fixture.put("team-a", "docs-token", "token", MARKER);
+      const missing = requestFor(name, key);
 
-      await expect(fixture.source.read(request({ entry }))).rejects.toMatchObject({
+      await expect(fixture.source.read(missing)).rejects.toMatchObject({
         code: "CREDENTIAL_NOT_FOUND",
-        message: expect.stringContaining(
-          `key "${entry.secretRef.key}" of secret "${entry.secretRef.name}" in namespace "team-a"`,
-        ),
+        message: expect.stringContaining(describePlace(missing)),
       });
     });
 
     it("does not find a value that was taken away", async () => {
       await fixture.put("team-a", "docs-token", "token", MARKER);
-      await fixture.source.read(request());
+      await fixture.source.read(requestFor());
 
       await fixture.remove("team-a", "docs-token");
 
-      await expect(fixture.source.read(request())).rejects.toMatchObject({
+      await expect(fixture.source.read(requestFor())).rejects.toMatchObject({
         code: "CREDENTIAL_NOT_FOUND",
       });
     });
@@ -116,7 +128,7 @@ export function credentialSourceContract(
     ])("refuses a value that is $what, without repeating it", async ({ value }) => {
       await fixture.put("team-a", "docs-token", "token", value);
 
-      await expect(fixture.source.read(request())).rejects.toMatchObject({
+      await expect(fixture.source.read(requestFor())).rejects.toMatchObject({
         code: "CREDENTIAL_UNAVAILABLE",
         message: expect.not.stringMatching(/CNRY|x-admin|xxxx/),
       });
@@ -127,7 +139,7 @@ export function credentialSourceContract(
 
       await fixture.breakDown();
 
-      await expect(fixture.source.read(request())).rejects.toMatchObject({
+      await expect(fixture.source.read(requestFor())).rejects.toMatchObject({
         code: "CREDENTIAL_UNAVAILABLE",
       });
     });
