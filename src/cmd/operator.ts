@@ -6,7 +6,7 @@ import { createKubeMetrics, type KubeMetrics } from "../kube/metrics.ts";
 import { createCaches } from "../operator/caches.ts";
 import { type OperatorConfig, operatorConfig } from "../operator/config.ts";
 import { createControllers } from "../operator/controllers.ts";
-import type { InstallSettings, SecretKey } from "../operator/install-settings.ts";
+import type { InstallSettings, RedisLogin, SecretKey } from "../operator/install-settings.ts";
 import { createIssuer } from "../operator/issuer/issuer.ts";
 import { type IssuerKeys, loadIssuerKeys } from "../operator/issuer/key-store.ts";
 import { createIssuerServer } from "../operator/issuer/server.ts";
@@ -31,7 +31,10 @@ import { systemRng } from "../runtime/rng.ts";
 import { VERSION } from "../runtime/version.ts";
 import { parseCommitMode } from "../sessions/commit-mode.ts";
 import { probeRedis } from "../sessions/redis/probe.ts";
-import { connectRedisSessionStore } from "../sessions/redis/redis-session-store.ts";
+import {
+  connectRedisSessionStore,
+  createRedisSessionPorts,
+} from "../sessions/redis/redis-session-store.ts";
 import { redisAddress } from "./redis-address.ts";
 
 /** `drover operator`: controllers on the leader; issuer, health and metrics on every replica. */
@@ -52,6 +55,7 @@ export async function operatorMain(
     secretName: config.issuerSecret,
   });
   const log = createLog(config, logger);
+  const credentialReports = createRedisSessionPorts({ ...redisAddress(config), logger });
   const caches = createCaches({ ...common, client }, config.namespace);
   const metrics = createOperatorMetrics(registry);
   observeSessions(registry, caches.sessions, () => systemClock.now());
@@ -66,6 +70,7 @@ export async function operatorMain(
     client,
     caches,
     log,
+    credentialReports,
     events,
     metrics,
     install: installSettings(config, keys),
@@ -109,6 +114,7 @@ export async function operatorMain(
   });
   await manager.run(signal);
   await events.close();
+  credentialReports.close();
   client.close();
   return 0;
 }
@@ -145,8 +151,11 @@ function installSettings(config: OperatorConfig, { tls }: IssuerKeys): InstallSe
     logLevel: config.logLevel,
     redis: {
       url: config.redisUrl,
-      username: config.redisUsername,
-      secret: secretKey(config.redisSecret, config.redisSecretKey),
+      users: {
+        harness: redisLogin(config, config.redisHarnessUsername, config.redisHarnessSecretKey),
+        proxy: redisLogin(config, config.redisProxyUsername, config.redisProxySecretKey),
+        edge: redisLogin(config, config.redisEdgeUsername, config.redisEdgeSecretKey),
+      },
       caSecret: secretKey(config.redisCaSecret, config.redisCaSecretKey),
       commit: config.redisCommit,
     },
@@ -155,6 +164,14 @@ function installSettings(config: OperatorConfig, { tls }: IssuerKeys): InstallSe
     vault: vaultAccess(config),
     edge: edgeSettings(config),
   };
+}
+
+function redisLogin(
+  config: OperatorConfig,
+  username = config.redisUsername,
+  key = config.redisSecretKey,
+): RedisLogin {
+  return { username, secret: secretKey(config.redisSecret, key) };
 }
 
 function vaultAccess(config: OperatorConfig): InstallSettings["vault"] {

@@ -65,6 +65,22 @@ const vaultAccess = {
   }),
 };
 
+const redisUsername = (prefix: string, process: string) =>
+  z
+    .string()
+    .min(1)
+    .optional()
+    .meta({
+      env: `DROVER_REDIS_${prefix}_USERNAME`,
+      description: `Redis user of the ${process}; the operator's own when absent.`,
+    });
+
+const redisSecretKey = (prefix: string, process: string) =>
+  name.optional().meta({
+    env: `DROVER_REDIS_${prefix}_SECRET_KEY`,
+    description: `Key of the ${process}'s password inside DROVER_REDIS_SECRET; DROVER_REDIS_SECRET_KEY when absent.`,
+  });
+
 /** Settings of the operator; the chart sets them. */
 export const operatorConfig = z.object({
   namespace: name.meta({
@@ -90,12 +106,18 @@ export const operatorConfig = z.object({
   ...redisSettings,
   redisSecret: name.optional().meta({
     env: "DROVER_REDIS_SECRET",
-    description: "Secret that harness pods mount for that password; none when absent.",
+    description: "Secret with the Redis passwords of the pods it makes; none when absent.",
   }),
   redisSecretKey: name.default("password").meta({
     env: "DROVER_REDIS_SECRET_KEY",
-    description: "Key inside that Secret.",
+    description: "Key inside that Secret, for processes without one of their own.",
   }),
+  redisHarnessUsername: redisUsername("HARNESS", "harness"),
+  redisHarnessSecretKey: redisSecretKey("HARNESS", "harness"),
+  redisProxyUsername: redisUsername("PROXY", "proxy"),
+  redisProxySecretKey: redisSecretKey("PROXY", "proxy"),
+  redisEdgeUsername: redisUsername("EDGE", "edge"),
+  redisEdgeSecretKey: redisSecretKey("EDGE", "edge"),
   redisCaSecret: name.optional().meta({
     env: "DROVER_REDIS_CA_SECRET",
     description: "Secret that harness pods mount for those authorities; none when absent.",

@@ -1,3 +1,5 @@
+import type { RedisProcess } from "../sessions/redis/users.ts";
+
 /** What the operator hands on to the processes it starts: workers of pools and the edge. */
 export interface InstallSettings {
   /** Namespace of the install, of every pool and of the edge. */
@@ -9,10 +11,9 @@ export interface InstallSettings {
   logLevel: string;
   redis: {
     url: string;
-    username?: string | undefined;
-    /** Where the password is; the harness mounts it, the operator reads its own mount. */
-    secret?: SecretKey | undefined;
-    /** Where the authorities of a `rediss://` address are, as with the password. */
+    /** Each process logs in as itself, and mounts its own password alone. */
+    users: Readonly<Record<StartedProcess, RedisLogin>>;
+    /** Where the authorities of a `rediss://` address are; the public ones when absent. */
     caSecret?: SecretKey | undefined;
     commit: string;
   };
@@ -22,6 +23,16 @@ export interface InstallSettings {
   vault?: VaultAccess | undefined;
   /** None: repositories cannot be cloned. */
   edge?: EdgeSettings | undefined;
+}
+
+/** Processes that run in pods of the operator's making. */
+export type StartedProcess = Exclude<RedisProcess, "operator">;
+
+export interface RedisLogin {
+  /** Redis' default user when absent. */
+  username?: string | undefined;
+  /** Where the password is; none when absent. */
+  secret?: SecretKey | undefined;
 }
 
 export interface SecretKey {

@@ -9,7 +9,12 @@ import type {
 } from "@kubernetes/client-node";
 import { ISSUER_AUDIENCE } from "../protocol/proxy-api.ts";
 import { AUDIENCES } from "../protocol/tokens.ts";
-import type { InstallSettings, SecretKey, VaultAccess } from "./install-settings.ts";
+import type {
+  InstallSettings,
+  SecretKey,
+  StartedProcess,
+  VaultAccess,
+} from "./install-settings.ts";
 
 /**
  * What one thing needs in a pod: variables of the container, the files they name, and where these
@@ -26,10 +31,15 @@ const TOKEN_SECONDS = 3600;
 /** The vault sees this token, so it lives shortly (security §6). */
 const VAULT_TOKEN_SECONDS = 600;
 
-export function redisPart({ redis }: InstallSettings): PodPart {
+/** Redis, as the user of this process: another container of the pod has another password. */
+export function redisPart({ redis }: InstallSettings, process: StartedProcess): PodPart {
+  const { username, secret } = redis.users[process];
   return joined(
-    variables({ DROVER_REDIS_URL: redis.url, DROVER_REDIS_USERNAME: redis.username }),
-    secretFile("redis", redis.secret, { variable: "DROVER_REDIS_PASSWORD_FILE", file: "password" }),
+    variables({ DROVER_REDIS_URL: redis.url, DROVER_REDIS_USERNAME: username }),
+    secretFile(`redis-${process}`, secret, {
+      variable: "DROVER_REDIS_PASSWORD_FILE",
+      file: "password",
+    }),
     secretFile("redis-ca", redis.caSecret, { variable: "DROVER_REDIS_CA_FILE", file: "ca.crt" }),
   );
 }

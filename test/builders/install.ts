@@ -8,7 +8,11 @@ export function anInstall(changes: Partial<InstallSettings> = {}): InstallSettin
     imagePullPolicy: "IfNotPresent",
     imagePullSecrets: [],
     logLevel: "info",
-    redis: { url: "redis://redis:6379", commit: "fsync" },
+    redis: {
+      url: "redis://redis:6379",
+      users: { harness: {}, proxy: {}, edge: {} },
+      commit: "fsync",
+    },
     lease: { ttlMs: 800, renewMs: 200 },
     issuer: { url: "https://issuer:7443", certificate: "-----BEGIN CERTIFICATE-----" },
     ...changes,

@@ -13,8 +13,11 @@ const deployment = buildDeployment(
   anInstall({
     redis: {
       url: "redis://redis:6379",
-      username: "harness",
-      secret: { name: "redis", key: "password" },
+      users: {
+        harness: { username: "harness", secret: { name: "redis", key: "harness" } },
+        proxy: { username: "proxy", secret: { name: "redis", key: "proxy" } },
+        edge: {},
+      },
       caSecret: { name: "authority", key: "ca.pem" },
       commit: "fsync",
     },
@@ -25,14 +28,14 @@ const pod = deployment.spec.template.spec;
 it.each([
   { process: "harness", schema: harnessConfig, container: pod.containers[0] },
   { process: "proxy", schema: proxyConfig, container: pod.initContainers?.[0] },
-])("the $process starts with the settings of its container", ({ schema, container }) => {
+])("the $process starts with the settings of its container", ({ process, schema, container }) => {
   const env = Object.fromEntries(
     (container?.env ?? []).map(({ name, value }) => [name, value ?? "from-the-pod"]),
   );
   // The files are in the pod, not here.
   const { DROVER_REDIS_PASSWORD_FILE: password, DROVER_REDIS_CA_FILE: ca, ...rest } = env;
 
-  expect(password).toBe("/var/run/secrets/drover/redis/password");
+  expect(password).toBe(`/var/run/secrets/drover/redis-${process}/password`);
   expect(ca).toBe("/var/run/secrets/drover/redis-ca/ca.crt");
   expect(() => loadConfig(schema as ConfigSchema, rest)).not.toThrow();
 });

@@ -81,9 +81,12 @@ const metrics: Record<string, string[]> = {
   proxy: names(`
     drover_build_info{process,version}
     drover_credential_reads_total{source,outcome}
+    drover_proxy_audit_records_total{outcome}
     drover_proxy_redactions_total{role}
     drover_proxy_request_duration_seconds{role}
     drover_proxy_requests_total{role,destination,outcome}
+    drover_proxy_tool_drift_total
+    drover_proxy_unserved_requests_total{reason}
   `),
   sandbox: names(`
     drover_build_info{process,version}
@@ -121,6 +124,8 @@ it.each([
     DROVER_NAMESPACE DROVER_POD_NAME DROVER_IMAGE DROVER_IMAGE_PULL_POLICY
     DROVER_IMAGE_PULL_SECRETS DROVER_REDIS_URL DROVER_REDIS_USERNAME DROVER_REDIS_PASSWORD
     DROVER_REDIS_SECRET DROVER_REDIS_SECRET_KEY DROVER_REDIS_CA DROVER_REDIS_CA_SECRET
+    DROVER_REDIS_HARNESS_USERNAME DROVER_REDIS_HARNESS_SECRET_KEY DROVER_REDIS_PROXY_USERNAME
+    DROVER_REDIS_PROXY_SECRET_KEY DROVER_REDIS_EDGE_USERNAME DROVER_REDIS_EDGE_SECRET_KEY
     DROVER_REDIS_CA_SECRET_KEY DROVER_REDIS_COMMIT DROVER_LEASE_TTL_MS DROVER_LEASE_RENEW_MS
     DROVER_ISSUER_URL DROVER_ISSUER_SECRET DROVER_ISSUER_PORT DROVER_HEALTH_PORT DROVER_HOST
     DROVER_SANDBOX_USER_NAMESPACES DROVER_LEADER_ELECTION DROVER_KUBECONFIG DROVER_LOG_LEVEL
@@ -132,7 +137,8 @@ it.each([
     pinned: `
     DROVER_REDIS_URL DROVER_REDIS_USERNAME DROVER_REDIS_PASSWORD DROVER_REDIS_CA
     DROVER_REDIS_COMMIT DROVER_POOL_CODE DROVER_POOL_PARTITIONS DROVER_WORKER_ID
-    DROVER_CONCURRENCY DROVER_PROXY_URL DROVER_LEASE_TTL_MS DROVER_LEASE_RENEW_MS DROVER_POLL_MS
+    DROVER_CONCURRENCY DROVER_PROXY_URL DROVER_EDGE_URL DROVER_LEASE_TTL_MS DROVER_LEASE_RENEW_MS
+    DROVER_POLL_MS
     DROVER_GRACE_MS DROVER_HEALTH_HOST DROVER_HEALTH_PORT DROVER_LOG_LEVEL
     `,
   },
@@ -145,6 +151,7 @@ it.each([
     DROVER_MODEL_API_KEY_VAULT_KEY DROVER_ISSUER_URL DROVER_ISSUER_CERTIFICATE DROVER_ISSUER_TOKEN_FILE DROVER_REDIS_URL DROVER_REDIS_USERNAME
     DROVER_REDIS_PASSWORD DROVER_REDIS_CA DROVER_IN_CLUSTER_SERVERS KUBERNETES_SERVICE_HOST
     KUBERNETES_SERVICE_PORT DROVER_API_TOKEN_FILE DROVER_API_CA_FILE DROVER_PROXY_MAX_IN_FLIGHT
+    DROVER_PROXY_REQUESTS_PER_MINUTE
     `,
   },
   {
@@ -231,6 +238,7 @@ describe("the command line", () => {
     "scripted-model": exit,
     cleanup: exit,
     run: exit,
+    "audit verify": exit,
     done: () => {},
   };
   const program = createProgram(processes);
@@ -238,7 +246,7 @@ describe("the command line", () => {
   it("sub-commands are called as ever", () => {
     expect(program.name()).toBe("drover");
     expect(program.commands.map((command) => command.name())).toEqual(
-      names("run operator harness proxy sandbox scripted-model cleanup"),
+      names("run operator harness proxy sandbox scripted-model cleanup audit"),
     );
   });
 

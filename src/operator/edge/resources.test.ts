@@ -66,7 +66,15 @@ describe("the edge's pods", () => {
   it("mount every file that a variable names, and name no Secret in the environment", () => {
     const { container } = built({
       vault: { ...vault, caSecret: { name: "vault-authority", key: "ca.pem" } },
-      redis: { url: "rediss://r:6380", commit: "fsync", secret: { name: "redis", key: "pw" } },
+      redis: {
+        url: "rediss://r:6380",
+        users: {
+          harness: { secret: { name: "redis", key: "harness-pw" } },
+          proxy: { secret: { name: "redis", key: "proxy-pw" } },
+          edge: { username: "edge", secret: { name: "redis", key: "edge-pw" } },
+        },
+        commit: "fsync",
+      },
     });
 
     const folders = container.volumeMounts?.map(({ mountPath }) => `${mountPath}/`) ?? [];

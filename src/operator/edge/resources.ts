@@ -61,7 +61,7 @@ export function buildEdgeDeployment(install: InstallSettings, edge: EdgeSettings
 function edgePart(install: InstallSettings, edge: EdgeSettings): PodPart {
   return joined(
     scratch("tmp"),
-    redisPart(install),
+    redisPart(install, "edge"),
     issuerPart(install),
     apiPart(),
     // It reads nothing as itself: the model key is for the proxies of pools.

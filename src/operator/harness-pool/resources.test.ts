@@ -8,8 +8,11 @@ import { buildDeployment, selectorOf, selectorText } from "./resources.ts";
 const install = anInstall({
   redis: {
     url: "redis://valkey:6379",
-    username: "harness",
-    secret: { name: "redis", key: "pw" },
+    users: {
+      harness: { username: "harness", secret: { name: "redis", key: "harness-pw" } },
+      proxy: { username: "proxy", secret: { name: "redis", key: "proxy-pw" } },
+      edge: { username: "edge", secret: { name: "redis", key: "edge-pw" } },
+    },
     caSecret: { name: "authority", key: "ca.pem" },
     commit: "replicas:1",
   },
@@ -40,15 +43,36 @@ describe("the pods of a pool", () => {
   it("only the proxy mounts tokens and the model key; both use Redis", () => {
     const { harness, proxy } = pod();
 
-    expect(mountsOf(harness)).toEqual(["redis", "redis-ca", "tmp"]);
+    expect(mountsOf(harness)).toEqual(["redis-ca", "redis-harness", "tmp"]);
     expect(mountsOf(proxy)).toEqual([
       "api-token",
       "issuer-token",
       "model-key",
       "proxy-tmp",
-      "redis",
       "redis-ca",
+      "redis-proxy",
     ]);
+  });
+
+  it("each container logs in to Redis as itself, with a password that the other cannot read", () => {
+    const { harness, proxy, spec } = pod();
+
+    const loginOf = ({ env = [], volumeMounts = [] }: V1Container) => {
+      const valueOf = (name: string) => env.find((variable) => variable.name === name)?.value;
+      const file = valueOf("DROVER_REDIS_PASSWORD_FILE") ?? "";
+      const mount = volumeMounts.find(({ mountPath }) => file.startsWith(`${mountPath}/`));
+      const volume = spec.volumes?.find(({ name }) => name === mount?.name);
+      return { user: valueOf("DROVER_REDIS_USERNAME"), keys: volume?.secret?.items };
+    };
+    expect(loginOf(harness)).toEqual({
+      user: "harness",
+      keys: [{ key: "harness-pw", path: "password" }],
+    });
+    expect(loginOf(proxy)).toEqual({
+      user: "proxy",
+      keys: [{ key: "proxy-pw", path: "password" }],
+    });
+    expect(JSON.stringify(spec)).not.toContain("edge-pw");
   });
 
   it("the key of a Secret becomes the file that the variable names", () => {
@@ -110,7 +134,7 @@ describe("the pods of a pool", () => {
   it("with a vault the harness gets no word of it, and the proxy no token of its own", () => {
     const { harness, proxy } = pod({}, { vault });
 
-    expect(mountsOf(harness)).toEqual(["redis", "redis-ca", "tmp"]);
+    expect(mountsOf(harness)).toEqual(["redis-ca", "redis-harness", "tmp"]);
     expect(JSON.stringify(harness.env)).not.toContain("VAULT");
     expect(mountsOf(proxy)).toContain("vault-ca");
     expect(mountsOf(proxy)).not.toContain("vault-token");

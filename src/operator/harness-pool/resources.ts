@@ -130,7 +130,7 @@ function harnessPart(pool: PoolIdentity, spec: HarnessPoolSpec, install: Install
   return joined(
     scratch("tmp"),
     podField("DROVER_WORKER_ID", "metadata.uid"),
-    redisPart(install),
+    redisPart(install, "harness"),
     variables({
       DROVER_POOL_CODE: pool.code,
       DROVER_POOL_PARTITIONS: String(spec.partitions),
@@ -176,7 +176,7 @@ function proxyPart(spec: HarnessPoolSpec, install: InstallSettings): PodPart {
   return joined(
     scratch("proxy-tmp"),
     podField("DROVER_POD_UID", "metadata.uid"),
-    redisPart(install),
+    redisPart(install, "proxy"),
     issuerPart(install),
     apiPart(),
     vaultPart(install.vault, apiKeyVaultRef !== undefined),
