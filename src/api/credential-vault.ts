@@ -112,14 +112,19 @@ export const credentialVaultStatus = z
             resolved: z
               .enum(["True", "False", "Unknown"])
               .describe("Whether the proxy could read it when it last tried; Unknown before."),
-            reason: z.string().max(64).describe("One word for machines: why."),
+            reason: z
+              .string()
+              .max(64)
+              .describe(
+                "One word for machines: `Resolved`, `NotChecked`, `CredentialNotFound`, `CredentialUnavailable`, `AccessDenied` or `InvalidReference`.",
+              ),
             message: z.string().max(1024).describe("One sentence for people; empty when resolved."),
             version: z
               .string()
               .max(64)
               .optional()
               .describe("Changes whenever the value does; says nothing about it."),
-            lastReadTime: optionalTime("When the proxy last tried."),
+            lastReadTime: optionalTime("When the proxy last tried, to within five minutes."),
           })
           .describe("State of one entry."),
       )
@@ -132,3 +137,4 @@ export const credentialVaultStatus = z
   .describe("Whether the entries can be used; never what they are.");
 
 export type CredentialVaultSpec = z.output<typeof credentialVaultSpec>;
+export type CredentialVaultStatus = z.output<typeof credentialVaultStatus>;

@@ -53,15 +53,16 @@ export class AcceptedSpecController<T extends WithConditions> implements Control
   }
 }
 
-/** Writes `conditions` and `observedGeneration`, when they differ from what is there. */
+/** Writes `conditions`, `observedGeneration` and what `more` holds, when they differ from what is there. */
 export async function writeConditions<T extends WithConditions>(
   deps: Pick<AcceptedSpecDeps<T>, "client" | "clock" | "type">,
   object: T,
   wanted: Wanted[],
+  more: Partial<T["status"]> = {},
 ): Promise<boolean> {
   const { generation } = object.metadata;
   const nowMs = deps.clock.now();
   const conditions = mergeConditions(object.status?.conditions, wanted, { generation, nowMs });
-  const next = { ...object.status, observedGeneration: generation, conditions };
+  const next = { ...object.status, ...more, observedGeneration: generation, conditions };
   return writeStatus(deps.client, deps.type, object, next);
 }

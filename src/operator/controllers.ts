@@ -2,6 +2,7 @@ import type { KubeClient } from "../kube/client.ts";
 import type { Controller } from "../kube/controller.ts";
 import type { EventSink } from "../kube/event-recorder.ts";
 import { objectKey } from "../kube/objects.ts";
+import type { CredentialReportReader } from "../protocol/session-ports.ts";
 import type { Jwks } from "../protocol/tokens.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Runnable } from "../runtime/group.ts";
@@ -32,6 +33,7 @@ export interface OperatorDeps {
   client: KubeClient;
   caches: Caches;
   log: OperatorLog;
+  credentialReports: CredentialReportReader;
   events: EventSink;
   metrics: OperatorMetrics;
   clock: Clock;
@@ -69,7 +71,10 @@ export function createControllers(deps: OperatorDeps): {
         clock,
         vaults: caches.vaults,
         pools: caches.pools,
+        reports: deps.credentialReports,
         installNamespace: deps.install.namespace,
+        vaultConfigured: deps.install.vault !== undefined,
+        edgeConfigured: deps.install.edge !== undefined,
       }),
       new HarnessPoolController({
         client,

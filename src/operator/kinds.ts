@@ -1,7 +1,7 @@
 import type { V1PodSpec } from "@kubernetes/client-node";
 import type { AgentSpec } from "../api/agent.ts";
 import type { AgentSessionSpec, AgentSessionStatus } from "../api/agent-session.ts";
-import type { CredentialVaultSpec } from "../api/credential-vault.ts";
+import type { CredentialVaultSpec, CredentialVaultStatus } from "../api/credential-vault.ts";
 import type { Condition } from "../api/fields.ts";
 import type { HarnessPoolSpec, HarnessPoolStatus } from "../api/harness-pool.ts";
 import { API_VERSION } from "../api/names.ts";
@@ -42,7 +42,7 @@ export interface HarnessPool extends KubeObject {
 
 export interface CredentialVault extends KubeObject {
   spec: CredentialVaultSpec;
-  status?: ConditionsStatus;
+  status?: CredentialVaultStatus;
 }
 
 export const agents = defineResource<Agent>(API_VERSION, "Agent", "agents");

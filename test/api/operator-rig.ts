@@ -16,6 +16,7 @@ import {
 } from "../../src/operator/kinds.ts";
 import { createOperatorMetrics } from "../../src/operator/metrics.ts";
 import { OPERATOR_CLUSTER_RULES, operatorNamespaceRules } from "../../src/operator/rbac.ts";
+import type { EntryReport } from "../../src/protocol/session-ports.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { silentLogger } from "../../src/runtime/logger.ts";
 import { Registry } from "../../src/runtime/metrics.ts";
@@ -33,6 +34,8 @@ export class OperatorRig {
   /** The operator's: its service account, with the rights of `rbac.ts` and no others. */
   #operatorClient: LiveClient;
   readonly store: SessionStore;
+  /** What proxies would tell of credentials: `<namespace>/<vault>` → entry → report. */
+  readonly reports = new Map<string, Map<string, EntryReport>>();
   caches: Caches;
   #stop = new AbortController();
   #running: Promise<void> = Promise.resolve();
@@ -126,6 +129,10 @@ export class OperatorRig {
       ...common,
       caches: this.caches,
       log: this.store.operator,
+      credentialReports: {
+        readCredentialReports: async (namespace, vault) =>
+          this.reports.get(`${namespace}/${vault}`) ?? new Map(),
+      },
       events,
       metrics: createOperatorMetrics(registry),
       install: anInstall({

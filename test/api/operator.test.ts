@@ -439,7 +439,7 @@ describe("isolation and pools", () => {
       namespace: "team-b",
       name: "drover-sandbox",
     });
-    expect(later.metadata.generation).toBe(1);
+    expect(later.metadata.resourceVersion).toBe(policy.metadata.resourceVersion);
 
     await rig.kubectlOk(["-n", "team-b", "delete", "ags", "--all", "--timeout=30s"]);
 
@@ -494,11 +494,12 @@ describe("isolation and pools", () => {
       template: { spec: { serviceAccountName: "drover-edge" } },
     });
     // As the deployment controller: its status wakes the operator, whose apply must change nothing.
-    await rig.client.patchStatus(deployments, edge.metadata, { replicas: 2, readyReplicas: 1 });
+    const status = { replicas: 2, readyReplicas: 1 };
+    const told = await rig.client.patchStatus(deployments, edge.metadata, status);
     await sleep(1_000);
 
     const later = await rig.client.get(deployments, edge.metadata);
-    expect(later.metadata.generation).toBe(1);
+    expect(later.metadata.resourceVersion).toBe(told.metadata.resourceVersion);
   });
 
   it("kubectl scale reaches the Deployment", async () => {
@@ -517,6 +518,75 @@ describe("isolation and pools", () => {
       return text === "5" && text;
     });
     expect(replicas).toBe("5");
+  });
+
+  it("a vault tells of each entry what the proxies found, and the API server takes it", async () => {
+    const url = (name: string) => `https://${name}.example.com/mcp`;
+    const names = ["read", "gone", "never"];
+    const role = ["create", "role", "told", "--verb=get", "--resource=secrets"];
+    const secrets = names.map((name) => `--resource-name=${name}-token`);
+    await rig.kubectlOk(["-n", "team-a", ...role, ...secrets]);
+    const account = "--serviceaccount=drover:drover-pool-default";
+    await rig.kubectlOk(["-n", "team-a", "create", "rolebinding", "told", "--role=told", account]);
+    rig.reports.set(
+      "team-a/told",
+      new Map([
+        [
+          "read",
+          { ok: true, reason: "Resolved", message: "", version: "7", ts: 1_700_000_000_000 },
+        ],
+        [
+          "gone",
+          {
+            ok: false,
+            reason: "CredentialNotFound",
+            message: "x".repeat(1024),
+            ts: 1_700_000_000_000,
+          },
+        ],
+      ]),
+    );
+    await rig.apply({
+      apiVersion: "drover.dev/v1alpha1",
+      kind: "CredentialVault",
+      metadata: { name: "told", namespace: "team-a" },
+      spec: {
+        entries: [
+          ...names.map((name) => ({
+            name,
+            mcpServerUrl: url(name),
+            secretRef: { name: `${name}-token` },
+          })),
+          { name: "vaulted", mcpServerUrl: url("vaulted"), vaultRef: { path: "docs" } },
+        ],
+      },
+    });
+
+    const entries = await eventually("entries that were read", async () => {
+      const text = await rig.kubectlOk(["-n", "team-a", "get", "cvt", "told", "-o", "json"]);
+      const found: { name: string; resolved: string }[] = JSON.parse(text).status?.entries ?? [];
+      return found[0]?.resolved === "True" && found;
+    });
+
+    expect(entries).toEqual([
+      {
+        name: "read",
+        resolved: "True",
+        reason: "Resolved",
+        message: "",
+        version: "7",
+        lastReadTime: "2023-11-14T22:13:20Z",
+      },
+      {
+        name: "gone",
+        resolved: "False",
+        reason: "CredentialNotFound",
+        message: "x".repeat(1024),
+        lastReadTime: "2023-11-14T22:13:20Z",
+      },
+      expect.objectContaining({ name: "never", resolved: "Unknown", reason: "NotChecked" }),
+      expect.objectContaining({ name: "vaulted", resolved: "False", reason: "InvalidReference" }),
+    ]);
   });
 
   it("a vault whose Secret the pool's account may not read says how to grant it, and the grant works", async () => {

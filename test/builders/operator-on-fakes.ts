@@ -4,6 +4,7 @@ import { createKubeMetrics } from "../../src/kube/metrics.ts";
 import { createCaches } from "../../src/operator/caches.ts";
 import { createControllers } from "../../src/operator/controllers.ts";
 import { createOperatorMetrics } from "../../src/operator/metrics.ts";
+import type { EntryReport } from "../../src/protocol/session-ports.ts";
 import { silentLogger } from "../../src/runtime/logger.ts";
 import { Registry } from "../../src/runtime/metrics.ts";
 import { createMemorySessionStore } from "../../src/sessions/memory/memory-session-store.ts";
@@ -24,6 +25,8 @@ export function anOperator(
   const kube = new FakeKube({ now: () => clock.now() });
   const store = createMemorySessionStore({ clock, rng });
   const events: RecordedEvent[] = [];
+  /** `<namespace>/<vault>` → entry → what a proxy said. */
+  const reports = new Map<string, Map<string, EntryReport>>();
   const registry = new Registry();
   const common = { clock, rng, logger: silentLogger, client: kube };
   const caches = createCaches(common, "drover");
@@ -32,6 +35,10 @@ export function anOperator(
     ...common,
     caches,
     log: change(store.operator),
+    credentialReports: {
+      readCredentialReports: async (namespace, vault) =>
+        reports.get(`${namespace}/${vault}`) ?? new Map(),
+    },
     events: { record: (_type, _object, event) => events.push(event) },
     metrics,
     install,
@@ -46,5 +53,5 @@ export function anOperator(
     controllers,
     leaderOnly,
   });
-  return { clock, rng, kube, store, events, registry, manager, caches };
+  return { clock, rng, kube, store, events, reports, registry, manager, caches };
 }

@@ -206,10 +206,10 @@ function resolveVaults(objects: SessionObjects): Part<SessionSnapshot["vaults"]>
     const parsed = parseStoredSpec(vault, credentialVaultSpec);
     if (!parsed.ok) return failed("VaultsResolved", "InvalidSpec", parsed.problem);
     const review = vault.status?.conditions?.find(({ type }) => type === "Ready");
-    if (review?.reason === "AccessDenied") {
+    if (review?.reason === "AccessDenied" || review?.reason === "InvalidReference") {
       return failed(
         "VaultsResolved",
-        "AccessDenied",
+        review.reason,
         `credential vault "${name}" cannot be used: ${review.message}`,
       );
     }

@@ -1,4 +1,5 @@
 import { credentialVaultSpec } from "../../api/credential-vault.ts";
+import { EDGE } from "../../api/names.ts";
 import type { KubeClient } from "../../kube/client.ts";
 import {
   type Controller,
@@ -10,38 +11,47 @@ import {
 import type { Informer } from "../../kube/informer.ts";
 import { isBeingDeleted, objectKey } from "../../kube/objects.ts";
 import { type Outcome, settled, settledFor, stalled } from "../../kube/outcome.ts";
-import { subjectAccessReviews } from "../../kube/resources.ts";
+import type { CredentialReportReader, EntryReport } from "../../protocol/session-ports.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { writeConditions } from "../accepted-spec.ts";
 import { notWithoutHelp } from "../conditions.ts";
 import { type CredentialVault, credentialVaults, type HarnessPool } from "../kinds.ts";
 import { poolServiceAccount } from "../names.ts";
 import { parseStoredSpec } from "../stored-spec.ts";
-import { type Access, planConditions, secretsOf } from "./plan.ts";
+import { AccessReviews } from "./access-reviews.ts";
+import { type Access, planConditions, planEntries, type Readers, secretReads } from "./plan.ts";
 
 export interface CredentialVaultControllerDeps {
   client: Pick<KubeClient, "create" | "patchStatus">;
   vaults: Informer<CredentialVault>;
   pools: Informer<HarnessPool>;
+  /** What proxies tell of the entries they read. */
+  reports: CredentialReportReader;
   installNamespace: string;
-  clock: Pick<Clock, "now">;
+  /** Whether the install has a vault for entries with `vaultRef`. */
+  vaultConfigured: boolean;
+  /** Whether the install has an edge, which reads what is for repositories. */
+  edgeConfigured: boolean;
+  clock: Pick<Clock, "now" | "monotonic">;
 }
 
-/** Role bindings are not watched: a grant shows after this, a withdrawal after the longer time. */
-const DENIED_RECHECK_MS = 15_000;
-const ALLOWED_RECHECK_MS = 600_000;
+/** Neither role bindings nor reports are watched: what changes there shows after this. */
+const RECHECK_MS = 15_000;
 
 /**
  * CredentialVault: can the proxies read what it names? Asked by SubjectAccessReview for the service
- * account of each pool that serves the namespace; no Secret is read here.
+ * account of each pool that serves the namespace and of the edge, and copied from what the proxies report of their
+ * reads (security §5); no Secret and no vault is read here.
  */
 export class CredentialVaultController implements Controller {
   readonly name = "credential-vault";
   readonly watches: readonly Watch[];
   readonly #deps: CredentialVaultControllerDeps;
+  readonly #access: AccessReviews;
 
   constructor(deps: CredentialVaultControllerDeps) {
     this.#deps = deps;
+    this.#access = new AccessReviews(deps);
     this.watches = [
       watchObjects(deps.vaults),
       watchMapped(deps.pools, (pool) =>
@@ -52,7 +62,8 @@ export class CredentialVaultController implements Controller {
   }
 
   async reconcile(key: string, { signal }: PassContext): Promise<Outcome> {
-    const vault = this.#deps.vaults.get(key);
+    const { vaults, vaultConfigured } = this.#deps;
+    const vault = vaults.get(key);
     if (vault === undefined || isBeingDeleted(vault)) return settled;
     const write = { ...this.#deps, type: credentialVaults };
     const parsed = parseStoredSpec(vault, credentialVaultSpec);
@@ -60,55 +71,48 @@ export class CredentialVaultController implements Controller {
       await writeConditions(write, vault, notWithoutHelp("InvalidSpec", parsed.problem));
       return stalled("InvalidSpec", parsed.problem);
     }
-    const namespace = vault.metadata.namespace ?? "";
+    const { spec } = parsed;
+    const { name, namespace = "" } = vault.metadata;
+    const readers = this.#readersFor(namespace);
     const accesses: Access[] = [];
-    for (const pool of this.#poolsFor(namespace)) {
-      for (const secret of secretsOf(parsed.spec)) {
-        accesses.push(await this.#review(pool, namespace, secret, signal));
-      }
+    for (const read of secretReads(spec, readers)) {
+      accesses.push(await this.#access.review(namespace, read, signal));
     }
-    await writeConditions(write, vault, planConditions(namespace, accesses));
-    const denied = accesses.some(({ allowed }) => !allowed);
-    return settledFor(denied ? DENIED_RECHECK_MS : ALLOWED_RECHECK_MS);
+    const facts = { namespace, spec, readers, accesses, vaultConfigured };
+    const entries = planEntries(facts, await this.#reports(namespace, name), vault.status?.entries);
+    await writeConditions(write, vault, planConditions(facts), { entries });
+    return settledFor(RECHECK_MS);
+  }
+
+  /** Undefined while the store is away: the pools' conditions say so, and what was known stays. */
+  async #reports(
+    namespace: string,
+    name: string,
+  ): Promise<ReadonlyMap<string, EntryReport> | undefined> {
+    try {
+      return await this.#deps.reports.readCredentialReports(namespace, name);
+    } catch {
+      return undefined;
+    }
   }
 
   /** A pool that selects namespaces by label counts: better asked for nothing than not asked. */
-  #poolsFor(namespace: string): HarnessPool[] {
-    const { pools, installNamespace } = this.#deps;
-    return pools
+  #readersFor(tenant: string): Readers {
+    const { pools, installNamespace: namespace, edgeConfigured } = this.#deps;
+    const serving = pools
       .list()
-      .filter(({ metadata }) => metadata.namespace === installNamespace)
+      .filter(({ metadata }) => metadata.namespace === namespace)
       .filter(({ spec }) => {
         const from = spec.allowedNamespaces?.from ?? "Same";
-        return from !== "Same" || namespace === installNamespace;
+        return from !== "Same" || tenant === namespace;
       });
-  }
-
-  async #review(
-    pool: HarnessPool,
-    namespace: string,
-    secret: string,
-    signal: AbortSignal,
-  ): Promise<Access> {
-    const serviceAccount = {
-      namespace: this.#deps.installNamespace,
-      name: poolServiceAccount(pool.metadata.name),
+    return {
+      pools: serving.map(({ metadata }) => ({
+        namespace,
+        name: poolServiceAccount(metadata.name),
+      })),
+      edge: edgeConfigured ? { namespace, name: EDGE } : undefined,
     };
-    const review = await this.#deps.client.create(
-      subjectAccessReviews,
-      {
-        apiVersion: "authorization.k8s.io/v1",
-        kind: "SubjectAccessReview",
-        metadata: { name: "" },
-        spec: {
-          user: `system:serviceaccount:${serviceAccount.namespace}:${serviceAccount.name}`,
-          groups: ["system:serviceaccounts", `system:serviceaccounts:${serviceAccount.namespace}`],
-          resourceAttributes: { namespace, verb: "get", resource: "secrets", name: secret },
-        },
-      },
-      { signal },
-    );
-    return { serviceAccount, secret, allowed: review.status?.allowed === true };
   }
 }
 
