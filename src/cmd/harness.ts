@@ -1,5 +1,7 @@
+import { lookup } from "node:dns/promises";
 import { AnthropicModel } from "../harness/anthropic-model.ts";
 import { harnessConfig } from "../harness/config.ts";
+import { EdgeAddress } from "../harness/edge-address.ts";
 import { SidecarMcpHands } from "../harness/mcp-hands.ts";
 import { createHarnessMetrics } from "../harness/metrics.ts";
 import { StoreCheck } from "../harness/store-check.ts";
@@ -39,12 +41,13 @@ export async function harnessMain(
     metrics: createSessionLogMetrics(registry),
   });
   const queue = store.queue(config.workerId);
-  const { proxyUrl: sidecarUrl } = config;
+  const { proxyUrl: sidecarUrl, edgeUrl } = config;
   const worker = createWorker({
     queue,
     model: new AnthropicModel({ baseUrl: `${sidecarUrl}/model`, clock, fetch }),
     tokens: new SidecarTokens({ sidecarUrl, clock, fetch }),
     sandboxClient: (token) => createSandboxClient({ fetch, clock, logger, token }),
+    edge: edgeUrl === undefined ? undefined : new EdgeAddress({ url: edgeUrl, lookup }),
     mcp: (tokens) => new SidecarMcpHands({ sidecarUrl, tokens, clock, fetch, logger }),
     clock,
     rng,

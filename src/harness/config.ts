@@ -36,6 +36,15 @@ export const harnessConfig = z.object({
       env: "DROVER_PROXY_URL",
       description: "Address of the proxy sidecar, without a slash at its end.",
     }),
+  edgeUrl: z
+    .string()
+    .regex(/^https?:\/\/[^\s/]+$/)
+    .optional()
+    .meta({
+      env: "DROVER_EDGE_URL",
+      description:
+        "Address of the edge, without a slash at its end; sandboxes reach their git repositories there. Without it no repository is cloned.",
+    }),
   leaseTtlMs: ms(
     "DROVER_LEASE_TTL_MS",
     "Milliseconds after which an unrenewed lease may be taken.",

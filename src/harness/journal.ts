@@ -167,7 +167,7 @@ export class Journal {
 }
 
 /** The event's data is plain JSON by its schema; a round trip drops members that are undefined. */
-function toNewEvent(event: NewSessionEvent): NewEvent {
+export function toNewEvent(event: NewSessionEvent): NewEvent {
   try {
     const data: NewEvent["data"] = JSON.parse(JSON.stringify(event.data));
     return { id: event.id, type: event.type, data };

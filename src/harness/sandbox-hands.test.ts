@@ -70,9 +70,11 @@ function handsOf(
     tokens: {
       session: () => Promise.resolve("s"),
       execute: () => Promise.resolve("e"),
+      sandbox: () => Promise.resolve("x"),
       invalidate: () => {},
     },
     sandboxClient,
+    edge: undefined,
   });
 }
 

@@ -3,10 +3,12 @@ import { exchangeFailure, type SandboxClient } from "../protocol/sandbox-client.
 import { BASH_DEFAULT_TIMEOUT_MS } from "../protocol/sandbox-tools.ts";
 import { withDeadline } from "../runtime/abort.ts";
 import { AppError, codeOf, describeError, hasCode } from "../runtime/errors.ts";
+import type { EdgeLocator } from "./edge-address.ts";
 import * as texts from "./outcome-texts.ts";
 import { type CallOutcome, newEvent, type RunContext } from "./run-context.ts";
 import { toolText } from "./safe-text.ts";
-import { placeOf, type SandboxRecord, type ToolCall } from "./session-state.ts";
+import { SandboxRepositories } from "./sandbox-repositories.ts";
+import { type LiveSandbox, placeOf, type SandboxRecord, type ToolCall } from "./session-state.ts";
 import type { SessionTokens } from "./tokens.ts";
 
 /** The one hand of a session's template. */
@@ -26,13 +28,13 @@ const FILE_TOOL_DEADLINE_MS = 300_000;
 const BASH_SLACK_MS = 60_000;
 const MAX_REFUSALS = 3;
 
-type Live = SandboxRecord & { provisioned: NonNullable<SandboxRecord["provisioned"]> };
 /** `left`: the call goes on in its sandbox and another worker will ask for it by id. `settled`: the log has its result. */
 export type HandAnswer = CallOutcome | "left" | "settled";
 
 export interface SandboxHandsDeps extends RunContext {
   tokens: SessionTokens;
   sandboxClient: (token: (address: string) => Promise<string>) => SandboxClient;
+  edge: EdgeLocator | undefined;
 }
 
 /**
@@ -43,6 +45,7 @@ export interface SandboxHandsDeps extends RunContext {
 export class SandboxHands {
   readonly #deps: SandboxHandsDeps;
   readonly #client: SandboxClient;
+  readonly #repositories: SandboxRepositories;
   readonly #sandboxOf = new Map<string, string>();
   /** Events that must be appended once, however many calls want them. */
   readonly #once = new Map<string, Promise<unknown>>();
@@ -61,6 +64,7 @@ export class SandboxHands {
     this.#client = deps.sandboxClient((address) =>
       deps.tokens.execute(this.#sandboxOf.get(address) ?? ""),
     );
+    this.#repositories = new SandboxRepositories({ ...deps, client: this.#client });
   }
 
   /** `cancel`: end the call. `leave`: end the waiting; the call goes on. */
@@ -86,7 +90,9 @@ export class SandboxHands {
         return this.#mayHaveRun(call) ? texts.environmentLost : texts.neverStarted;
       }
       if (place.kind === "live") {
-        const answer = await this.#execute(call, place.record, until, refusals);
+        const answer =
+          (await this.#prepare(call, place.record, until, refusals)) ??
+          (await this.#execute(call, place.record, until, refusals));
         if (answer !== "again") return answer;
         refusals += 1;
         continue;
@@ -162,15 +168,41 @@ export class SandboxHands {
     this.#deps.metrics.sandboxWait.observe({ hit: "cold" }, seconds);
   }
 
+  /** Undefined: the sandbox is ready for the call. Nothing of the call has been sent. */
+  async #prepare(
+    call: ToolCall,
+    record: LiveSandbox,
+    { cancel, leave }: { cancel: AbortSignal; leave: AbortSignal },
+    refusals: number,
+  ): Promise<HandAnswer | "again" | undefined> {
+    const { signals } = this.#deps;
+    const { address, sandboxId } = record.provisioned;
+    this.#sandboxOf.set(address, sandboxId);
+    if (cancel.aborted) return undefined;
+    const lost = this.#watch(call, record);
+    const stop = AbortSignal.any([cancel, leave, signals.dead, lost.signal]);
+    try {
+      await this.#repositories.prepare(record, stop);
+      return undefined;
+    } catch (error) {
+      signals.dead.throwIfAborted();
+      if (lost.signal.aborted) return "again";
+      if (cancel.aborted) return undefined;
+      if (leave.aborted) return "left";
+      return await this.#afterFailure(error, call, record, refusals, stop);
+    } finally {
+      lost.close();
+    }
+  }
+
   async #execute(
     call: ToolCall,
-    record: Live,
+    record: LiveSandbox,
     { cancel, leave }: { cancel: AbortSignal; leave: AbortSignal },
     refusals: number,
   ): Promise<HandAnswer | "again"> {
     const { clock, signals } = this.#deps;
     const { address, sandboxId } = record.provisioned;
-    this.#sandboxOf.set(address, sandboxId);
     if (cancel.aborted) return await this.#cancel(call, address, texts.interrupted);
     const late = new AbortController();
     const stopTimer = clock.timer(deadlineOf(call), () => late.abort());
@@ -197,7 +229,7 @@ export class SandboxHands {
           throw error;
         });
       this.#finished.set(address, [...(this.#finished.get(address) ?? []), id]);
-      return outcomeOf(response);
+      return outcomeOf(response, this.#repositories.takeNotices(record));
     } catch (error) {
       signals.dead.throwIfAborted();
       if (lost.signal.aborted) return "again";
@@ -212,7 +244,7 @@ export class SandboxHands {
   }
 
   /** Aborts when the call's sandbox is gone or the call got its result in another way. */
-  #watch(call: ToolCall, record: Live): { signal: AbortSignal; close: () => void } {
+  #watch(call: ToolCall, record: LiveSandbox): { signal: AbortSignal; close: () => void } {
     const controller = new AbortController();
     const check = () => {
       const place = placeOf(this.#deps.journal.state, record.hand, call.seq);
@@ -227,7 +259,7 @@ export class SandboxHands {
   async #afterFailure(
     failure: unknown,
     call: ToolCall,
-    record: Live,
+    record: LiveSandbox,
     refusals: number,
     stop: AbortSignal,
   ): Promise<HandAnswer | "again"> {
@@ -276,7 +308,7 @@ export class SandboxHands {
   }
 
   /** Nobody answers at the sandbox's address: after a while of nothing else the sandbox is gone. */
-  async #afterSilence(record: Live, stop: AbortSignal): Promise<"again"> {
+  async #afterSilence(record: LiveSandbox, stop: AbortSignal): Promise<"again"> {
     const { clock } = this.#deps;
     const { sandboxId } = record.provisioned;
     const since = this.#downSince.get(sandboxId) ?? clock.monotonic();
@@ -337,12 +369,14 @@ export class SandboxHands {
   }
 }
 
-function outcomeOf(response: ExecuteResponse): CallOutcome {
+/** `notices` are lines of ours that the model reads first. */
+function outcomeOf(response: ExecuteResponse, notices = ""): CallOutcome {
   const { result } = response;
   if (result === undefined) return texts.outcomeUnknown;
   const blank = result.outcome === "unknown" && result.content.trim() === "";
+  const content = blank ? texts.outcomeUnknown.content : toolText(result.content);
   return {
-    content: blank ? texts.outcomeUnknown.content : toolText(result.content),
+    content: notices === "" ? content : toolText(`${notices}\n${content}`),
     isError: result.is_error,
     outcome: result.outcome,
   };

@@ -1,5 +1,6 @@
 import type { SandboxClient } from "../protocol/sandbox-client.ts";
 import type { IdleReason, NewSessionEvent } from "../protocol/session-event.ts";
+import type { EdgeLocator } from "./edge-address.ts";
 import { isRefusal, type McpHands, type McpTool } from "./mcp-hands.ts";
 import type { Model, ModelError } from "./model.ts";
 import { decideRetry } from "./model-retry.ts";
@@ -16,6 +17,7 @@ export interface SessionRunDeps extends RunContext {
   tokens: SessionTokens;
   mcp: McpHands;
   sandboxClient: (token: (address: string) => Promise<string>) => SandboxClient;
+  edge: EdgeLocator | undefined;
 }
 
 export type RunEnd = "released" | "handed_over";

@@ -256,13 +256,14 @@ function applySandbox(
   }
 }
 
+export type LiveSandbox = SandboxRecord & {
+  provisioned: NonNullable<SandboxRecord["provisioned"]>;
+};
+
 /** Where a pending sandbox call belongs (session-log §10). */
 export type CallPlace =
   /** A sandbox is there for it. */
-  | {
-      kind: "live";
-      record: SandboxRecord & { provisioned: NonNullable<SandboxRecord["provisioned"]> };
-    }
+  | { kind: "live"; record: LiveSandbox }
   /** Its sandbox is gone: it may have run there and is never sent to another. */
   | { kind: "gone"; record: SandboxRecord }
   /** The sandbox asked for it never came up: it has not run. */

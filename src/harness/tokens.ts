@@ -14,6 +14,8 @@ export interface TokenSource {
 export interface SessionTokens {
   session(): Promise<string>;
   execute(sandboxId: string): Promise<string>;
+  /** What the sandbox shows to the edge. */
+  sandbox(sandboxId: string): Promise<string>;
   /** Forgets all: one was refused. */
   invalidate(): void;
 }
@@ -84,6 +86,12 @@ export class LeaseTokens implements SessionTokens {
     const { executeToken } = await this.#fresh(sandboxId);
     if (executeToken !== undefined) return executeToken;
     throw new AppError("FORBIDDEN", `no execute token was issued for sandbox ${sandboxId}`);
+  }
+
+  async sandbox(sandboxId: string): Promise<string> {
+    const { sandboxToken } = await this.#fresh(sandboxId);
+    if (sandboxToken !== undefined) return sandboxToken;
+    throw new AppError("FORBIDDEN", `no token for the edge was issued for sandbox ${sandboxId}`);
   }
 
   invalidate(): void {

@@ -7,7 +7,8 @@ import type { Runnable } from "../runtime/group.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { Rng } from "../runtime/rng.ts";
 import type { Lease, WakeQueue } from "../sessions/session-log.ts";
-import { Journal } from "./journal.ts";
+import type { EdgeLocator } from "./edge-address.ts";
+import { Journal, toNewEvent } from "./journal.ts";
 import type { McpHands } from "./mcp-hands.ts";
 import type { HarnessMetrics } from "./metrics.ts";
 import type { Model } from "./model.ts";
@@ -28,6 +29,8 @@ export interface WorkerDeps {
   tokens: TokenSource;
   /** Made once per session; the function gives a valid execute token for an address. */
   sandboxClient: (token: (address: string) => Promise<string>) => SandboxClient;
+  /** Where sandboxes reach their repositories; absent when the install has no edge. */
+  edge?: EdgeLocator | undefined;
   /** Made once per session. */
   mcp: (tokens: SessionTokens) => McpHands;
   clock: Clock;
@@ -159,7 +162,7 @@ class HarnessWorker implements Worker {
   }
 
   async #work(lease: Lease, logger: Logger): Promise<"released" | "handed_over"> {
-    const { clock, rng, metrics, model, sandboxClient } = this.#deps;
+    const { clock, rng, metrics, model, sandboxClient, edge } = this.#deps;
     const journal = new Journal({ lease, clock });
     const signals: RunSignals = {
       dead: AbortSignal.any([lease.lost, journal.broken]),
@@ -185,6 +188,7 @@ class HarnessWorker implements Worker {
         tokens,
         mcp,
         sandboxClient,
+        edge,
       });
       return await run.run();
     } finally {
@@ -224,7 +228,7 @@ class HarnessWorker implements Worker {
     const idle = newEvent(rng, "session.status_idle", { stop_reason: "retries_exhausted" });
     const release = { kind: "idle" as const, why: "retries_exhausted" };
     // A message that arrives meanwhile must be read before the session may be called idle.
-    while ((await lease.emitEvents([error, idle], { release })).status === "more") {
+    while ((await lease.emitEvents([error, idle].map(toNewEvent), { release })).status === "more") {
       await readOn(lease);
     }
     this.#failures.delete(lease.ref.id);

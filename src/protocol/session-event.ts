@@ -50,6 +50,7 @@ export const ERROR_TYPES = [
   "billing_error",
   "mcp_connection_failed_error",
   "mcp_authentication_failed_error",
+  "repository_clone_error",
   "compaction_limit_reached_error",
   "quarantined_error",
 ] as const;
@@ -145,6 +146,8 @@ export const sessionEventData = {
     type: z.enum(ERROR_TYPES),
     message: z.string(),
     retry_status: z.enum(["retrying", "exhausted", "terminal"]),
+    /** With `repository_clone_error`. */
+    repository_url: z.string().optional(),
   }),
 } as const satisfies Record<string, z.ZodType>;
 

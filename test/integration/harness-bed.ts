@@ -2,7 +2,9 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type AgentSpec, agentSpec } from "../../src/api/agent.ts";
+import type { SessionRepository } from "../../src/api/agent-session.ts";
 import { AnthropicModel } from "../../src/harness/anthropic-model.ts";
+import type { EdgeLocator } from "../../src/harness/edge-address.ts";
 import { type McpHands, SidecarMcpHands } from "../../src/harness/mcp-hands.ts";
 import { createHarnessMetrics } from "../../src/harness/metrics.ts";
 import type { Model } from "../../src/harness/model.ts";
@@ -73,6 +75,8 @@ export class HarnessBed {
   readonly root = mkdtempSync(join(tmpdir(), "drover-harness-"));
   readonly daemons = new Map<string, SandboxDaemon>();
   modelUrl = "";
+  /** Where sandboxes reach their repositories; none when undefined. */
+  edge: EdgeLocator | undefined;
   /** Set to refuse sandboxes as an operator does that cannot start them. */
   sandboxTrouble: { reason: string; message: string } | undefined;
   readonly #stopped = new AbortController();
@@ -117,6 +121,7 @@ export class HarnessBed {
   async createSession(
     text: string,
     agent: Partial<AgentSpec> & { model: string },
+    repositories: SessionRepository[] = [],
   ): Promise<SessionRef> {
     const ref = newRef();
     const spec = agentSpec.parse({ tools: [{ type: "agent_toolset_20260401" }], ...agent });
@@ -124,6 +129,7 @@ export class HarnessBed {
       sessionId: ref.id,
       tenant: ref.tenant,
       agent: { ...spec, name: "coder", revision: "r1" },
+      repositories,
     });
     const created = { agent: "coder", agentRevision: "r1" };
     const events = [
@@ -166,6 +172,7 @@ export class HarnessBed {
         const client = createSandboxClient({ fetch, clock: systemClock, logger, token });
         return wrap.sandboxClient?.(client) ?? client;
       },
+      edge: this.edge,
       mcp: (tokens) =>
         wrap.mcp?.(tokens) ??
         new SidecarMcpHands({
@@ -313,7 +320,9 @@ export class HarnessBed {
         };
         const times = { nowMs: Date.now(), lifeSeconds: 600 };
         const executeToken = await signToken(key, AUDIENCES.execute, claims, times);
-        return { sessionToken: "session-token", executeToken, expiresAt: Date.now() + 600_000 };
+        const sandboxToken = await signToken(key, AUDIENCES.sandbox, claims, times);
+        const expiresAt = Date.now() + 600_000;
+        return { sessionToken: "session-token", executeToken, sandboxToken, expiresAt };
       },
     };
   }

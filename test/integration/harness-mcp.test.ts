@@ -84,6 +84,7 @@ beforeEach(async () => {
     tokens: {
       session: () => Promise.resolve("session-token"),
       execute: () => Promise.resolve(""),
+      sandbox: () => Promise.resolve(""),
       invalidate: () => {},
     },
     fetch,
