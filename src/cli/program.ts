@@ -22,6 +22,7 @@ export interface Processes {
   "scripted-model"(): Promise<number>;
   cleanup(): Promise<number>;
   run(options: RunArguments): Promise<number>;
+  "audit verify"(options: { checkpoint: string[] }): Promise<number>;
   done(code: number): void;
 }
 
@@ -66,6 +67,20 @@ export function createProgram(processes: Processes): Command {
       .description(description)
       .action(async () => processes.done(await processes[name]()));
   }
+  program
+    .command("audit")
+    .description("the audit log of proxies")
+    .command("verify")
+    .description("read a log from standard input and say what was dropped, moved or edited")
+    .option(
+      "--checkpoint <chain:seq:hash>",
+      "one of the Redis stream drover:px:audit; may be repeated",
+      collect,
+      [],
+    )
+    .action(async (options: { checkpoint: string[] }) =>
+      processes.done(await processes["audit verify"](options)),
+    );
   return program;
 }
 

@@ -17,6 +17,12 @@ await runProcess(async (signal) => {
       (await import("./scripted-model.ts")).scriptedModelMain(env, signal),
     cleanup: async () => (await import("./cleanup.ts")).cleanupMain(env, signal),
     run: async (options) => (await import("./run.ts")).runMain(options, env, signal),
+    "audit verify": async ({ checkpoint }) =>
+      (await import("./audit-verify.ts")).auditVerifyMain(
+        checkpoint,
+        process.stdin,
+        process.stdout,
+      ),
     done: (result) => {
       code = result;
     },

@@ -9,6 +9,9 @@ import { createIssuer } from "../operator/issuer/issuer.ts";
 import { poolServiceAccount } from "../operator/names.ts";
 import { createSandboxClient } from "../protocol/sandbox-client.ts";
 import { generateSigningKey, type Jwks } from "../protocol/tokens.ts";
+import { AuditLog } from "../proxy/audit.ts";
+import { REQUESTS_PER_MINUTE } from "../proxy/limits.ts";
+import { MemoryToolPins } from "../proxy/memory-tool-pins.ts";
 import { createProxyMetrics } from "../proxy/metrics.ts";
 import { FileKeyReader } from "../proxy/model-key.ts";
 import { createProxyServer } from "../proxy/server.ts";
@@ -213,6 +216,7 @@ async function startServices(
     serviceAccount: `${LOCAL_NAMESPACE}/${poolServiceAccount(pool.name)}`,
   };
   const path = options.model.apiKeyFile;
+  const metrics = createProxyMetrics(registry);
   const proxy = createProxyServer({
     issuer: { issue: (request) => issuer.issue(request, caller), keys: () => issuer.keys() },
     leases: store.ports,
@@ -223,9 +227,21 @@ async function startServices(
     model: { baseUrl, poolKey: path === undefined ? undefined : new FileKeyReader({ path }) },
     inClusterServers: options.localServers,
     maxInFlight: 256,
+    requestsPerMinute: REQUESTS_PER_MINUTE,
+    audit: new AuditLog({
+      // Whoever could read it here could change it.
+      sink: { write: () => {} },
+      checkpoints: { keepCheckpoint: async () => {} },
+      process: "local",
+      podUid: WORKER_ID,
+      clock,
+      logger,
+      metrics,
+    }),
+    toolPins: new MemoryToolPins(),
     clock,
     logger,
-    metrics: createProxyMetrics(registry),
+    metrics,
   });
   const port = await proxy.listen(0);
   await proxy.loadKeys();

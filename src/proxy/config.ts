@@ -1,5 +1,7 @@
 import { z } from "zod";
+import { vaultSettings } from "../credentials/vault/config.ts";
 import { redisSettings } from "../runtime/redis-settings.ts";
+import { REQUESTS_PER_MINUTE } from "./limits.ts";
 
 const port = z.coerce.number().int().min(0).max(65_535);
 
@@ -68,6 +70,7 @@ export const proxyConfig = z.object({
     description: "Projected service account token with audience drover-issuer.",
   }),
   ...redisSettings,
+  ...vaultSettings,
   inClusterServers: hostList.default([]).meta({
     env: "DROVER_IN_CLUSTER_SERVERS",
     description: "MCP servers (host:port, comma separated) that may have private addresses.",
@@ -92,5 +95,15 @@ export const proxyConfig = z.object({
     env: "DROVER_PROXY_MAX_IN_FLIGHT",
     description: "Requests one sidecar serves at the same time.",
   }),
+  requestsPerMinute: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(1_000_000)
+    .default(REQUESTS_PER_MINUTE)
+    .meta({
+      env: "DROVER_PROXY_REQUESTS_PER_MINUTE",
+      description: "Requests one session may make in a minute.",
+    }),
 });
 export type ProxyConfig = Readonly<z.output<typeof proxyConfig>>;

@@ -1,6 +1,8 @@
 import { once } from "node:events";
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http";
 import { AppError } from "../runtime/errors.ts";
+import type { Use } from "./audit.ts";
+import { TIMEOUTS } from "./limits.ts";
 
 /**
  * One request of the harness and its answer, over node:http: bodies are counted while they arrive,
@@ -12,6 +14,10 @@ export class Exchange {
   readonly query: string;
   readonly headers: IncomingHttpHeaders;
   readonly signal: AbortSignal;
+  /** For the audit record of this request. */
+  readonly use: Use = { redactions: 0 };
+  bytesIn = 0;
+  bytesOut = 0;
   readonly #request: IncomingMessage;
   readonly #response: ServerResponse;
 
@@ -49,14 +55,30 @@ export class Exchange {
     return length;
   }
 
-  /** The body piece by piece; throws INPUT_TOO_LARGE as soon as it is longer than `limit`. */
-  async *body(limit: number): AsyncGenerator<Buffer> {
-    let size = 0;
-    for await (const chunk of this.#request) {
-      const bytes = Buffer.from(chunk);
-      size += bytes.length;
-      if (size > limit) throw tooLarge(limit);
-      yield bytes;
+  /**
+   * The body piece by piece; throws INPUT_TOO_LARGE as soon as it is longer than `limit`, and TIMEOUT
+   * when nothing of it comes for 15 s.
+   */
+  async *body(limit: number, idleMs: number = TIMEOUTS.requestIdleMs): AsyncGenerator<Buffer> {
+    const late = Promise.withResolvers<never>();
+    // It may come when nobody waits for it any more.
+    late.promise.catch(() => {});
+    this.#request.once("timeout", () => late.reject(tooLate(idleMs)));
+    const chunks = this.#request[Symbol.asyncIterator]();
+    try {
+      for (;;) {
+        // While the other side is slow to take what has come, the harness is not to blame.
+        this.#request.socket.setTimeout(idleMs);
+        const next = await Promise.race([chunks.next(), late.promise]);
+        this.#request.socket.setTimeout(0);
+        if (next.done === true) return;
+        const bytes = Buffer.from(next.value);
+        this.bytesIn += bytes.length;
+        if (this.bytesIn > limit) throw tooLarge(limit);
+        yield bytes;
+      }
+    } finally {
+      this.#request.socket.setTimeout(0);
     }
   }
 
@@ -78,10 +100,12 @@ export class Exchange {
     contentType: string,
     headers: Record<string, string> = {},
   ): void {
+    const length = Buffer.byteLength(text);
+    this.bytesOut += length;
     this.#response.writeHead(status, {
       ...headers,
       ...(text === "" ? {} : { "content-type": contentType }),
-      "content-length": Buffer.byteLength(text),
+      "content-length": length,
       ...(this.#request.readableEnded ? {} : { connection: "close" }),
     });
     this.#response.end(text);
@@ -97,6 +121,7 @@ export class Exchange {
   async write(chunk: string | Uint8Array): Promise<void> {
     if (chunk.length === 0) return;
     this.signal.throwIfAborted();
+    this.bytesOut += chunk.length;
     if (!this.#response.write(chunk)) {
       await once(this.#response, "drain", { signal: this.signal });
     }
@@ -110,6 +135,10 @@ export class Exchange {
   breakOff(): void {
     this.#response.destroy();
   }
+}
+
+function tooLate(idleMs: number): AppError {
+  return new AppError("TIMEOUT", `nothing more of the request came for ${idleMs / 1000} s`);
 }
 
 function tooLarge(limit: number): AppError {

@@ -1,3 +1,5 @@
+import { BoundedMap } from "../runtime/bounded-map.ts";
+import type { Clock } from "../runtime/clock.ts";
 import { AppError } from "../runtime/errors.ts";
 
 /** Security §12, in bytes. */
@@ -29,28 +31,47 @@ export const TIMEOUTS = {
   bodyIdleMs: 120_000,
   /** One request of the harness must have arrived by then. */
   requestMs: 60_000,
+  /** Silence inside the body of one. */
+  requestIdleMs: 15_000,
   storeMs: 2000,
   issuerMs: 5000,
 } as const;
 
 /** At one time, for one session. */
 export const SESSION_IN_FLIGHT = 32;
+/** For one session; as many at once, then evenly. */
+export const REQUESTS_PER_MINUTE = 600;
+const MAX_SESSIONS = 4096;
 
-/** Counts running requests; `enter` throws UNAVAILABLE (retryable) past a limit. */
-export class InFlight {
-  readonly #maxTotal: number;
+export interface RequestLimitsOptions {
+  maxInFlight: number;
+  requestsPerMinute: number;
+  clock: Clock;
+}
+
+/** Counts requests; `enter` throws LIMIT_EXCEEDED (retryable) past a limit. */
+export class RequestLimits {
+  readonly #options: RequestLimitsOptions;
   readonly #bySession = new Map<string, number>();
+  /** What is left to a session, and when that was so. */
+  readonly #allowances = new BoundedMap<{ left: number; at: number }>(MAX_SESSIONS);
   #total = 0;
 
-  constructor(maxTotal: number) {
-    this.#maxTotal = maxTotal;
+  constructor(options: RequestLimitsOptions) {
+    this.#options = options;
   }
 
   /** The returned function ends the request; call it exactly once. */
   enter(session: string): () => void {
+    const { maxInFlight } = this.#options;
     const running = this.#bySession.get(session) ?? 0;
-    if (running >= SESSION_IN_FLIGHT) throw tooMany("session", SESSION_IN_FLIGHT);
-    if (this.#total >= this.#maxTotal) throw tooMany("proxy", this.#maxTotal);
+    if (running >= SESSION_IN_FLIGHT) {
+      throw tooMany(`the session has ${SESSION_IN_FLIGHT} requests in flight`, SESSION_IN_FLIGHT);
+    }
+    if (this.#total >= maxInFlight) {
+      throw tooMany(`the proxy has ${maxInFlight} requests in flight`, maxInFlight);
+    }
+    this.count(session);
     this.#bySession.set(session, running + 1);
     this.#total += 1;
     return () => {
@@ -60,10 +81,22 @@ export class InFlight {
       else this.#bySession.set(session, left);
     };
   }
+
+  /** For a request that lasts, such as a listening stream: it counts by its start alone. */
+  count(session: string): void {
+    const { requestsPerMinute: limit, clock } = this.#options;
+    const now = clock.monotonic();
+    const { left, at } = this.#allowances.get(session) ?? { left: limit, at: now };
+    const allowance = Math.min(limit, left + ((now - at) * limit) / 60_000);
+    if (allowance < 1) {
+      throw tooMany(`the session has made ${limit} requests in a minute`, limit);
+    }
+    this.#allowances.set(session, { left: allowance - 1, at: now });
+  }
 }
 
-function tooMany(whose: string, limit: number): AppError {
-  return new AppError("UNAVAILABLE", `the ${whose} has ${limit} requests in flight already`, {
+function tooMany(what: string, limit: number): AppError {
+  return new AppError("LIMIT_EXCEEDED", `${what} already; try again later`, {
     retryable: true,
     details: { limit },
   });

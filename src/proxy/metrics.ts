@@ -1,14 +1,21 @@
 import { codeOf, hasCode, isAbort } from "../runtime/errors.ts";
-import { Counter, Histogram, type Registry } from "../runtime/metrics.ts";
+import { Counter, Gauge, Histogram, type Registry } from "../runtime/metrics.ts";
 
 /** Which part of the proxy served a request, and where it went: closed sets, never a host name. */
-export const DESTINATIONS = { tokens: "issuer", model: "model", mcp: "mcp_server" } as const;
+export const DESTINATIONS = {
+  tokens: "issuer",
+  model: "model",
+  mcp: "mcp_server",
+  git: "git_host",
+} as const;
 export type Role = keyof typeof DESTINATIONS;
+export const SIDECAR_ROLES: readonly Role[] = ["tokens", "model", "mcp"];
+export const EDGE_ROLES: readonly Role[] = ["git"];
 
 /**
  * `ok`: passed on and answered. `refused`: our policy, a limit of size, or a bad request.
  * `unauthenticated`: the token or lease. `upstream_error`: the other side answered badly.
- * `unavailable`: something could not be reached or was late. `aborted`: the harness went away.
+ * `unavailable`: something could not be reached or was late. `aborted`: the caller went away.
  */
 export const OUTCOMES = [
   "ok",
@@ -23,16 +30,18 @@ export type Outcome = (typeof OUTCOMES)[number];
 
 export type ProxyMetrics = ReturnType<typeof createProxyMetrics>;
 
-export function createProxyMetrics(registry: Registry) {
+export function createProxyMetrics(registry: Registry, roles = SIDECAR_ROLES) {
   const registers = [registry];
   const requests = new Counter({
     name: "drover_proxy_requests_total",
-    help: "Requests of the harness, by role, where they went and how they ended.",
+    help: "Requests of harness or sandbox, by role, where they went and how they ended.",
     labelNames: ["role", "destination", "outcome"],
     registers,
   });
-  for (const [role, destination] of Object.entries(DESTINATIONS)) {
-    for (const outcome of OUTCOMES) requests.inc({ role, destination, outcome }, 0);
+  for (const role of roles) {
+    for (const outcome of OUTCOMES) {
+      requests.inc({ role, destination: DESTINATIONS[role], outcome }, 0);
+    }
   }
   return {
     requests,
@@ -49,6 +58,23 @@ export function createProxyMetrics(registry: Registry) {
       labelNames: ["source", "outcome"],
       registers,
     }),
+    vaultPodIdentity: new Gauge({
+      name: "drover_vault_pod_identity",
+      help: "1 where credentials of sessions are read from the vault as this pod: the fallback.",
+      registers,
+    }),
+    unserved: createUnserved(registers),
+    auditRecords: new Counter({
+      name: "drover_proxy_audit_records_total",
+      help: "Records of the audit log; those that wait are written later, those lost never.",
+      labelNames: ["outcome"],
+      registers,
+    }),
+    toolDrift: new Counter({
+      name: "drover_proxy_tool_drift_total",
+      help: "Tools left out of a list because they are not as the agent revision saw them first.",
+      registers,
+    }),
     redactions: new Counter({
       name: "drover_proxy_redactions_total",
       help: "Credential values that were taken out of an answer.",
@@ -56,6 +82,20 @@ export function createProxyMetrics(registry: Registry) {
       registers,
     }),
   };
+}
+
+/** Why a request got an answer before it was clear which role it is for. */
+export const UNSERVED = ["no_route", "not_http", "headers_too_large", "late"] as const;
+
+function createUnserved(registers: Registry[]) {
+  const unserved = new Counter({
+    name: "drover_proxy_unserved_requests_total",
+    help: "Requests that were refused before any role saw them.",
+    labelNames: ["reason"],
+    registers,
+  });
+  for (const reason of UNSERVED) unserved.inc({ reason }, 0);
+  return unserved;
 }
 
 const OUTCOME_BY_CODE: Readonly<Record<string, Outcome>> = {

@@ -2,20 +2,30 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 import type { CredentialSource } from "../credentials/credential-source.ts";
 import { tokensRequest } from "../protocol/proxy-api.ts";
+import type { ToolPinStore } from "../protocol/proxy-ports.ts";
 import type { LeaseReader, SnapshotReader } from "../protocol/session-ports.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { AppError, codeOf, describeError, isAbort } from "../runtime/errors.ts";
 import { errorResponse } from "../runtime/http.ts";
 import type { Logger } from "../runtime/logger.ts";
 import { Secret } from "../runtime/secret.ts";
+import type { AuditLog } from "./audit.ts";
 import { authority, createGuardedAgent } from "./dial.ts";
 import { Exchange } from "./exchange.ts";
 import { IssuedTokens } from "./issued-tokens.ts";
 import type { IssuerPort } from "./issuer-client.ts";
 import { parseJsonText } from "./json-text.ts";
-import { InFlight, MAX_HEADERS, MAX_JSON_DEPTH, SIZES, TIMEOUTS } from "./limits.ts";
-import { DESTINATIONS, type Outcome, outcomeOf, type ProxyMetrics, type Role } from "./metrics.ts";
+import { MAX_HEADERS, MAX_JSON_DEPTH, RequestLimits, SIZES, TIMEOUTS } from "./limits.ts";
+import {
+  DESTINATIONS,
+  type Outcome,
+  outcomeOf,
+  type ProxyMetrics,
+  type Role,
+  type UNSERVED,
+} from "./metrics.ts";
 import { type PoolKeyReader, PoolModelKey } from "./model-key.ts";
+import { PinnedTools } from "./roles/mcp/pinned-tools.ts";
 import { SealedIds } from "./roles/mcp/sealed-ids.ts";
 import { McpRole } from "./roles/mcp/upstream.ts";
 import { MODEL_ROUTES, modelErrorBody } from "./roles/model/policy.ts";
@@ -38,6 +48,10 @@ export interface ProxyDeps {
   /** `host:port` of MCP servers that may have private addresses and plain http. */
   inClusterServers: readonly string[];
   maxInFlight: number;
+  /** For one session. */
+  requestsPerMinute: number;
+  audit: AuditLog;
+  toolPins: ToolPinStore;
   clock: Clock;
   logger: Logger;
   metrics: ProxyMetrics;
@@ -76,7 +90,7 @@ export function createProxyServer(deps: ProxyDeps): ProxyServer {
     deps,
     tokens,
     issued: new IssuedTokens({ issuer: deps.issuer, clock }),
-    inFlight: new InFlight(deps.maxInFlight),
+    limits: new RequestLimits(deps),
     model: new ModelRole({
       baseUrl: deps.model.baseUrl,
       agent: modelAgent,
@@ -91,11 +105,14 @@ export function createProxyServer(deps: ProxyDeps): ProxyServer {
       credentials,
       agent: mcpAgent,
       sealedIds: new SealedIds({ clock }),
+      pins: new PinnedTools({ store: deps.toolPins, clock }),
+      audit: deps.audit,
+      onDrift: () => metrics.toolDrift.inc(),
       logger: deps.logger,
       onRedaction: () => metrics.redactions.inc({ role: "mcp" }),
     }),
   });
-  const server = createLoopbackServer((request, response) => app.handle(request, response));
+  const server = createLoopbackServer(app, metrics);
   return {
     listen: async (port) => {
       const bound = await listen(server, port);
@@ -118,7 +135,7 @@ interface ProxyAppParts {
   deps: ProxyDeps;
   tokens: SessionTokenCheck;
   issued: IssuedTokens;
-  inFlight: InFlight;
+  limits: RequestLimits;
   model: ModelRole;
   mcp: McpRole;
 }
@@ -139,6 +156,7 @@ class ProxyApp {
     const exchange = new Exchange(request, response);
     const route = routeOf(exchange.method, exchange.path);
     if (route === undefined) {
+      metrics.unserved.inc({ reason: "no_route" });
       answerError(exchange, undefined, new AppError("NOT_FOUND", "there is no such route"));
       return;
     }
@@ -146,7 +164,11 @@ class ProxyApp {
     const { role } = route;
     const outcome = await this.#serve(exchange, route);
     metrics.requests.inc({ role, destination: DESTINATIONS[role], outcome });
-    metrics.duration.observe({ role }, (clock.monotonic() - started) / 1000);
+    const ms = clock.monotonic() - started;
+    metrics.duration.observe({ role }, ms / 1000);
+    if (role === "tokens") return;
+    const { use, bytesIn, bytesOut } = exchange;
+    this.#parts.deps.audit.record({ ...use, role, bytesIn, bytesOut, ms });
   }
 
   async #serve(exchange: Exchange, route: Route): Promise<Outcome> {
@@ -155,6 +177,7 @@ class ProxyApp {
       return await this.#dispatch(exchange, route);
     } catch (error) {
       const outcome = exchange.signal.aborted || isAbort(error) ? "aborted" : outcomeOf(error);
+      exchange.use.error ??= outcome === "aborted" ? "ABORTED" : (codeOf(error) ?? "INTERNAL");
       if (outcome !== "aborted") {
         this.#parts.deps.logger.warn(
           { role: route.role, outcome, code: codeOf(error), err: describeError(error) },
@@ -167,7 +190,7 @@ class ProxyApp {
   }
 
   async #dispatch(exchange: Exchange, route: Route): Promise<Outcome> {
-    const { tokens, issued, inFlight, model, mcp } = this.#parts;
+    const { tokens, issued, model, mcp } = this.#parts;
     if (route.role === "tokens") {
       const body = parseJsonText(await exchange.text(SIZES.tokensRequest), MAX_JSON_DEPTH);
       const parsed = tokensRequest.safeParse(body);
@@ -179,8 +202,14 @@ class ProxyApp {
     const claims = await tokens.verify(authorization);
     const session = { id: claims.sub, token: new Secret(authorization?.slice(7) ?? "") };
     const caller = { claims, session };
-    // A listening stream lasts as long as its session; it is bounded by one per server instead.
-    const leave = exchange.method === "GET" ? () => {} : inFlight.enter(claims.sub);
+    Object.assign(exchange.use, { tenant: claims.ten, session: claims.sub, epoch: claims.epoch });
+    let leave: () => void;
+    try {
+      leave = this.#enter(exchange, claims.sub);
+    } catch (error) {
+      if (route.role === "mcp") return await mcp.refuse(exchange, caller, route.server, error);
+      throw error;
+    }
     try {
       if (route.role === "mcp") return await mcp.serve(exchange, caller, route.server);
       await tokens.confirm(claims, false);
@@ -188,6 +217,15 @@ class ProxyApp {
     } finally {
       leave();
     }
+  }
+
+  /** A listening stream lasts as long as its session; it is bounded by one per server instead. */
+  #enter(exchange: Exchange, session: string): () => void {
+    const { limits, deps } = this.#parts;
+    deps.audit.check({ hasEffect: false });
+    if (exchange.method !== "GET") return limits.enter(session);
+    limits.count(session);
+    return () => {};
   }
 }
 
@@ -222,9 +260,7 @@ function answerError(exchange: Exchange, role: Role | undefined, error: unknown)
   exchange.sendJson(status, role === "model" ? modelErrorBody(status, code, message) : body);
 }
 
-function createLoopbackServer(
-  handle: (request: IncomingMessage, response: ServerResponse) => Promise<void>,
-): Server {
+function createLoopbackServer(app: ProxyApp, metrics: ProxyMetrics): Server {
   const server = createServer(
     {
       requireHostHeader: true,
@@ -232,16 +268,38 @@ function createLoopbackServer(
       maxHeaderSize: SIZES.headers,
       requestTimeout: TIMEOUTS.requestMs,
       headersTimeout: TIMEOUTS.headersMs,
+      connectionsCheckingInterval: 1000,
       // Idle connections outlive the client's pool time, so that a reused one is never just closed.
       keepAliveTimeout: 75_000,
     },
     (request, response) => {
-      handle(request, response).catch(() => response.destroy());
+      app.handle(request, response).catch(() => response.destroy());
     },
   );
   server.maxHeadersCount = MAX_HEADERS;
+  server.on("clientError", (error, socket) => {
+    const { reason, status } = UNSERVED_BY_CODE[codeOf(error) ?? ""] ?? NOT_HTTP;
+    metrics.unserved.inc({ reason });
+    if (socket.writable) socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\n\r\n`);
+    else socket.destroy();
+  });
   return server;
 }
+
+interface Unserved {
+  reason: (typeof UNSERVED)[number];
+  status: string;
+}
+
+const NOT_HTTP: Unserved = { reason: "not_http", status: "400 Bad Request" };
+/** By the code of Node's own error. */
+const UNSERVED_BY_CODE: Readonly<Record<string, Unserved>> = {
+  HPE_HEADER_OVERFLOW: {
+    reason: "headers_too_large",
+    status: "431 Request Header Fields Too Large",
+  },
+  ERR_HTTP_REQUEST_TIMEOUT: { reason: "late", status: "408 Request Timeout" },
+};
 
 async function listen(server: Server, port: number): Promise<number> {
   return await new Promise((resolve, reject) => {

@@ -1,3 +1,4 @@
+import type { ToolPinKey } from "../protocol/proxy-ports.ts";
 import { AppError } from "../runtime/errors.ts";
 import { parseSessionId, type SessionIdParts } from "./ids.ts";
 import { partitionName } from "./pool-code.ts";
@@ -102,3 +103,11 @@ export function bindingKey(sandboxId: string): string {
 export function credentialReportsKey(tenant: string, vault: string): string {
   return `drover:px:cred:${tenant}:${vault}`;
 }
+
+/** Hashes of the tools that an agent revision saw first on a server. */
+export function toolPinsKey({ tenant, revision, server }: ToolPinKey): string {
+  return `drover:px:pin:${tenant}:${revision}:${server}`;
+}
+
+/** Stream of how far each audit chain had got. */
+export const auditCheckpointsKey = "drover:px:audit";

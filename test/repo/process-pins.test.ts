@@ -9,10 +9,12 @@ import { type ConfigSchema, configMeta } from "../../src/runtime/config.ts";
 import { sandboxConfig } from "../../src/sandbox/config.ts";
 import { scriptedModelConfig } from "../../src/scripted-model/config.ts";
 import {
+  auditCheckpointsKey,
   bindingKey,
   credentialReportsKey,
   poolConfigKey,
   sessionKeys,
+  toolPinsKey,
 } from "../../src/sessions/keys.ts";
 
 /**
@@ -87,6 +89,7 @@ const metrics: Record<string, string[]> = {
     drover_proxy_requests_total{role,destination,outcome}
     drover_proxy_tool_drift_total
     drover_proxy_unserved_requests_total{reason}
+    drover_vault_pod_identity
   `),
   sandbox: names(`
     drover_build_info{process,version}
@@ -193,6 +196,8 @@ it("the keys in Redis are the pinned ones", () => {
     config: poolConfigKey("abcd"),
     bind: bindingKey("x"),
     credentials: credentialReportsKey(ref.tenant, "VAULT"),
+    pins: toolPinsKey({ tenant: ref.tenant, revision: "REVISION", server: "SHA256" }),
+    audit: auditCheckpointsKey,
   })
     .map(([name, key]) => `${name}=${key.replace(member, "MEMBER").replace("team-a", "TENANT")}`)
     .map((template) => template.replace("abcd", "POOL").replace("0f", "PP"));
@@ -223,6 +228,8 @@ it("the keys in Redis are the pinned ones", () => {
     config=drover:cfg:POOL
     bind=drover:px:bind:x
     credentials=drover:px:cred:TENANT:VAULT
+    pins=drover:px:pin:TENANT:REVISION:SHA256
+    audit=drover:px:audit
       `),
     ),
   );

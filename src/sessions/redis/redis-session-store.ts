@@ -1,4 +1,5 @@
 import type { Redis } from "ioredis";
+import type { AuditCheckpoints, ToolPinStore } from "../../protocol/proxy-ports.ts";
 import type {
   CredentialReportReader,
   CredentialReportWriter,
@@ -20,6 +21,7 @@ import { checkReplicas, GroupCommit, replyIsCommit } from "./group-commit.ts";
 import { OperatorTables } from "./operator-tables.ts";
 import { PlainReads } from "./plain-reads.ts";
 import { probeRedis } from "./probe.ts";
+import { RedisProxyRecords } from "./proxy-records.ts";
 import { RedisBackend, WRITE_DEADLINE_MS } from "./redis-backend.ts";
 import { unavailable } from "./redis-errors.ts";
 import { Subscriptions } from "./subscriptions.ts";
@@ -102,7 +104,9 @@ export async function connectRedisBackend(options: RedisStoreOptions): Promise<L
 export interface RedisSessionPorts
   extends SessionPorts,
     CredentialReportReader,
-    CredentialReportWriter {
+    CredentialReportWriter,
+    ToolPinStore,
+    AuditCheckpoints {
   close(): void;
 }
 
@@ -115,6 +119,7 @@ export function createRedisSessionPorts(
   void connection.connect().catch(() => {});
   const reads = new PlainReads(connection);
   const reports = new RedisCredentialReports(connection);
+  const records = new RedisProxyRecords(connection);
   const guarded = <T>(what: string, read: Promise<T>): Promise<T> =>
     read.catch((error: unknown) => {
       throw unavailable(what, error);
@@ -127,6 +132,10 @@ export function createRedisSessionPorts(
       guarded("reporting on a credential", reports.writeCredentialReport(at, report)),
     readCredentialReports: (tenant, vault) =>
       guarded("reading reports on credentials", reports.readCredentialReports(tenant, vault)),
+    readPins: (key) => guarded("reading pinned tools", records.readPins(key)),
+    keepPins: (key, pins) => guarded("pinning tools", records.keepPins(key, pins)),
+    keepCheckpoint: (checkpoint) =>
+      guarded("keeping an audit checkpoint", records.keepCheckpoint(checkpoint)),
     close: () => connection.disconnect(),
   };
 }

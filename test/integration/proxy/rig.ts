@@ -11,9 +11,12 @@ import { join } from "node:path";
 import { LocalFileSource } from "../../../src/credentials/local-file/local-file-source.ts";
 import { createIssuer } from "../../../src/operator/issuer/issuer.ts";
 import { tokensResponse } from "../../../src/protocol/proxy-api.ts";
+import type { AuditCheckpoint, ToolPinStore } from "../../../src/protocol/proxy-ports.ts";
 import type { LeaseState } from "../../../src/protocol/session-ports.ts";
 import type { SessionSnapshot } from "../../../src/protocol/snapshot.ts";
 import { generateSigningKey, type SigningKey } from "../../../src/protocol/tokens.ts";
+import { AuditLog } from "../../../src/proxy/audit.ts";
+import { MemoryToolPins } from "../../../src/proxy/memory-tool-pins.ts";
 import { createProxyMetrics } from "../../../src/proxy/metrics.ts";
 import { FileKeyReader, type PoolKeyReader } from "../../../src/proxy/model-key.ts";
 import { createProxyServer, type ProxyServer } from "../../../src/proxy/server.ts";
@@ -103,6 +106,9 @@ export interface RigOptions {
   /** namespace → secret → key → value. */
   secrets?: Record<string, Record<string, Record<string, string>>>;
   maxInFlight?: number;
+  requestsPerMinute?: number;
+  /** Shared between proxies, as Redis is. */
+  toolPins?: ToolPinStore;
 }
 
 export const POD = "pod-1";
@@ -121,8 +127,15 @@ export class Rig {
   readonly logLines: string[];
   readonly modelKeyFile: string;
   readonly credentialsFile: string;
+  readonly auditLines: string[] = [];
+  readonly checkpoints: AuditCheckpoint[] = [];
   /** Makes the lease store fail. */
   storeDown = false;
+  /** Makes the store of pinned tools fail. */
+  pinsDown = false;
+  /** Makes the audit's sink fail. */
+  auditDown = false;
+  readonly #pins: ToolPinStore;
   leaseReads = 0;
 
   static async start(cleanups: Cleanups, options: RigOptions = {}): Promise<Rig> {
@@ -148,6 +161,7 @@ export class Rig {
     options: RigOptions;
   }) {
     const { key, options } = given;
+    this.#pins = options.toolPins ?? new MemoryToolPins();
     this.url = "";
     this.port = 0;
     this.key = key;
@@ -177,6 +191,12 @@ export class Rig {
       bindings: { readBinding: async () => null },
       clock: systemClock,
     });
+    const logger = createLogger({
+      level: "debug",
+      process: "proxy",
+      destination: { write: (line) => this.logLines.push(line) },
+    });
+    const metrics = createProxyMetrics(this.registry);
     const caller = { podUid: POD, serviceAccount: "drover-system/drover-pool-default" };
     this.proxy = createProxyServer({
       issuer: {
@@ -198,14 +218,38 @@ export class Rig {
       },
       inClusterServers: options.inClusterServers ?? [],
       maxInFlight: options.maxInFlight ?? 256,
-      clock: systemClock,
-      logger: createLogger({
-        level: "debug",
+      requestsPerMinute: options.requestsPerMinute ?? 600,
+      audit: new AuditLog({
+        sink: {
+          write: (line) => {
+            if (this.auditDown) throw new Error("ENOSPC");
+            this.auditLines.push(line);
+          },
+        },
+        checkpoints: {
+          keepCheckpoint: async (checkpoint) => {
+            this.checkpoints.push(checkpoint);
+          },
+        },
         process: "proxy",
-        destination: { write: (line) => this.logLines.push(line) },
+        podUid: POD,
+        clock: systemClock,
+        logger,
+        metrics,
       }),
-      metrics: createProxyMetrics(this.registry),
+      toolPins: {
+        readPins: async (at) => await this.#pinStore().readPins(at),
+        keepPins: async (at, pins) => await this.#pinStore().keepPins(at, pins),
+      },
+      clock: systemClock,
+      logger,
+      metrics,
     });
+  }
+
+  #pinStore(): ToolPinStore {
+    if (this.pinsDown) throw new AppError("UNAVAILABLE", "the store does not answer");
+    return this.#pins;
   }
 
   async #lease(id: string): Promise<LeaseState | null> {

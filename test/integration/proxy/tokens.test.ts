@@ -356,7 +356,10 @@ describe("the loopback port", () => {
     for (const finish of held) finish();
     const statuses = (await Promise.all(running)).map(({ status }) => status);
 
-    expect(refused.status).toBe(503);
+    expect(refused.status).toBe(429);
+    expect(await refused.json()).toMatchObject({
+      error: { type: "rate_limit_error", code: "LIMIT_EXCEEDED" },
+    });
     expect(new Set(statuses)).toEqual(new Set([200]));
     expect((await rig.post("/nothing", {})).status).toBe(404);
   });

@@ -1,4 +1,3 @@
-import type { SessionSnapshot } from "../../../protocol/snapshot.ts";
 import type { AppError } from "../../../runtime/errors.ts";
 import { parseJsonText } from "../../json-text.ts";
 import { MAX_JSON_DEPTH } from "../../limits.ts";
@@ -11,12 +10,12 @@ import {
   rpcError,
   rpcRefusal,
 } from "./messages.ts";
-import { filterTools, isPassedServerRequest, isRecord } from "./policy.ts";
+import { isPassedServerRequest, isRecord } from "./policy.ts";
 
 export interface AnswerRelayDeps {
   what: string;
-  server: string;
-  tools: SessionSnapshot["agent"]["tools"];
+  /** The result of `tools/list` with those tools only that the session may see. */
+  visibleTools: (result: unknown) => Promise<unknown>;
   redactor: Redactor;
   /** The request that is being answered; undefined on a listening stream. */
   request: Extract<Message, { kind: "request" }> | undefined;
@@ -39,16 +38,16 @@ export class AnswerRelay {
   }
 
   /** The body of a JSON answer; it must be the answer to the request. Throws UPSTREAM_REFUSED. */
-  json(text: string): string {
+  async json(text: string): Promise<string> {
     const { value, message } = this.#read(text);
     if (message.kind !== "response" || message.id !== this.#deps.request?.id) {
       throw this.#odd("something else than the answer to the request");
     }
-    return this.#answer(value);
+    return await this.#answer(value);
   }
 
   /** The data of an event as it is passed on; undefined to drop it. Throws UPSTREAM_REFUSED. */
-  event(text: string): string | undefined {
+  async event(text: string): Promise<string | undefined> {
     const { value, message } = this.#read(text);
     switch (message.kind) {
       case "notification":
@@ -62,7 +61,7 @@ export class AnswerRelay {
       case "response":
         if (this.#answered || message.id !== this.#deps.request?.id) return undefined;
         this.#answered = true;
-        return this.#answer(value);
+        return await this.#answer(value);
     }
   }
 
@@ -104,12 +103,10 @@ export class AnswerRelay {
     }
   }
 
-  #answer(value: unknown): string {
-    const { request, tools, server } = this.#deps;
+  async #answer(value: unknown): Promise<string> {
+    const { request, visibleTools } = this.#deps;
     const listed = request?.method === "tools/list" && isRecord(value) && "result" in value;
-    return this.#clean(
-      listed ? { ...value, result: filterTools(value["result"], tools, server) } : value,
-    );
+    return this.#clean(listed ? { ...value, result: await visibleTools(value["result"]) } : value);
   }
 
   #clean(value: unknown): string {

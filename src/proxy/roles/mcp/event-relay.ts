@@ -11,7 +11,7 @@ import { unusableAnswer } from "../../upstream-errors.ts";
  */
 export interface RelayHooks {
   /** The JSON text to pass on, or undefined to drop the event. Throws to end the stream. */
-  relay(data: string): string | undefined;
+  relay(data: string): Promise<string | undefined>;
   /** The event id as the harness may see it. */
   sealId(id: string): string;
 }
@@ -21,12 +21,12 @@ export async function relayEvents(
   exchange: Exchange,
   hooks: RelayHooks,
 ): Promise<void> {
-  let frames: string[] = [];
+  let read: (() => Promise<string>)[] = [];
   const parser = createParser({
     maxBufferSize: SIZES.sseEvent,
-    onEvent: ({ id, data }) => frames.push(...frameOf(id, data, hooks)),
-    onComment: () => frames.push(":\n\n"),
-    onRetry: (ms) => frames.push(`retry: ${ms}\n\n`),
+    onEvent: ({ id, data }) => read.push(() => frameOf(id, data, hooks)),
+    onComment: () => read.push(async () => ":\n\n"),
+    onRetry: (ms) => read.push(async () => `retry: ${ms}\n\n`),
     onError: (error) => {
       if (error.type === "max-buffer-size-exceeded") throw tooLong("an event", SIZES.sseEvent);
     },
@@ -36,22 +36,27 @@ export async function relayEvents(
   for await (const chunk of source) {
     size += chunk.length;
     if (size > SIZES.sseStream) throw tooLong("the stream", SIZES.sseStream);
+    let frames = "";
     try {
-      parser.feed(decoder.decode(chunk, { stream: true }));
+      try {
+        parser.feed(decoder.decode(chunk, { stream: true }));
+      } finally {
+        for (const frame of read) frames += await frame();
+      }
     } finally {
       // What was good before a bad event is passed on before the stream ends.
-      await exchange.write(frames.join(""));
-      frames = [];
+      await exchange.write(frames);
+      read = [];
     }
   }
 }
 
-function frameOf(id: string | undefined, data: string, hooks: RelayHooks): string[] {
+async function frameOf(id: string | undefined, data: string, hooks: RelayHooks): Promise<string> {
   const idLine = id === undefined || id === "" ? "" : `id: ${hooks.sealId(id)}\n`;
   // An event without data only tells the client from where it may resume.
-  if (data === "") return idLine === "" ? [] : [`${idLine}data:\n\n`];
-  const text = hooks.relay(data);
-  return text === undefined ? [] : [`${idLine}${messageFrame(text)}`];
+  if (data === "") return idLine === "" ? "" : `${idLine}data:\n\n`;
+  const text = await hooks.relay(data);
+  return text === undefined ? "" : `${idLine}${messageFrame(text)}`;
 }
 
 /** `json` has no line break outside an escape, so it cannot end the frame. */

@@ -1,11 +1,13 @@
 import type { SessionSnapshot } from "../../../protocol/snapshot.ts";
 import { AppError } from "../../../runtime/errors.ts";
+import type { Exchange } from "../../exchange.ts";
 import { Redactor } from "../../redaction.ts";
 import type { ServerCredential, SessionCredentials } from "../../session-credentials.ts";
 import type { SessionSnapshots } from "../../session-snapshots.ts";
 import type { Caller } from "../../token.ts";
 import { parseServerUrl } from "../../url-match.ts";
 import type { Message } from "./messages.ts";
+import { type PinnedServer, type PinnedTools, pinnedServer } from "./pinned-tools.ts";
 import { checkCall } from "./policy.ts";
 import type { IdOwner } from "./sealed-ids.ts";
 
@@ -16,6 +18,7 @@ export interface Target {
   /** For messages: `MCP server "docs"`. */
   what: string;
   tools: SessionSnapshot["agent"]["tools"];
+  pinned: PinnedServer;
   credential: ServerCredential;
   redactor: Redactor;
   owner: Omit<IdOwner, "what">;
@@ -24,6 +27,7 @@ export interface Target {
 export interface TargetDeps {
   snapshots: Pick<SessionSnapshots, "get">;
   credentials: Pick<SessionCredentials, "forServer">;
+  pins: PinnedTools;
   onRedaction: () => void;
 }
 
@@ -33,6 +37,7 @@ export interface TargetDeps {
  */
 export async function findTarget(
   deps: TargetDeps,
+  exchange: Exchange,
   { claims, session }: Caller,
   server: string,
   message: Message | undefined,
@@ -43,20 +48,31 @@ export async function findTarget(
     throw new AppError("NOT_FOUND", `the session's agent has no MCP server "${server}"`);
   }
   const { tools } = snapshot.agent;
+  const pinned = pinnedServer(snapshot, configured);
   if (message?.kind === "request" && message.method === "tools/call") {
-    checkCall(tools, server, toolName(message));
+    const tool = toolName(message);
+    checkCall(tools, server, tool);
+    await deps.pins.checkCall(pinned, claims.sub, tool);
   }
   const credential = await deps.credentials.forServer(snapshot, session, {
     name: server,
     url: parseServerUrl(configured.url),
   });
+  const { use } = exchange;
+  use.credId = credential.id;
+  use.credVersion = credential.version;
+  const onHit = () => {
+    use.redactions += 1;
+    deps.onRedaction();
+  };
   return {
     url: new URL(configured.url),
     name: server,
     what: `MCP server "${server}"`,
     tools,
+    pinned,
     credential,
-    redactor: new Redactor(credential.known, deps.onRedaction),
+    redactor: new Redactor(credential.known, onHit),
     owner: { tenant: claims.ten, sessionId: claims.sub, server },
   };
 }

@@ -1,6 +1,8 @@
 import { type Dispatcher, request } from "undici";
 import { AppError } from "../../../runtime/errors.ts";
 import type { Logger } from "../../../runtime/logger.ts";
+import type { AuditLog, Use } from "../../audit.ts";
+import { jsonHash } from "../../audit-record.ts";
 import type { Exchange } from "../../exchange.ts";
 import { parseJsonText } from "../../json-text.ts";
 import { MAX_JSON_DEPTH, SIZES, TIMEOUTS } from "../../limits.ts";
@@ -25,7 +27,7 @@ import {
   rpcError,
   rpcRefusal,
 } from "./messages.ts";
-import { isPassedMethod, withoutRefusedCapabilities } from "./policy.ts";
+import { filterTools, isPassedMethod, isRecord, withoutRefusedCapabilities } from "./policy.ts";
 import { buildMcpHeaders, headerMismatch } from "./request-headers.ts";
 import type { IdOwner, SealedIds } from "./sealed-ids.ts";
 import { findTarget, type Target, type TargetDeps } from "./target.ts";
@@ -34,6 +36,9 @@ export interface McpRoleDeps extends TargetDeps {
   tokens: Pick<SessionTokenCheck, "confirm">;
   agent: Dispatcher;
   sealedIds: SealedIds;
+  audit: Pick<AuditLog, "check">;
+  /** Called for every tool that was left out of a list because it is not as it was pinned. */
+  onDrift: () => void;
   logger: Logger;
 }
 
@@ -54,6 +59,7 @@ export class McpRole {
   }
 
   async serve(exchange: Exchange, caller: Caller, server: string): Promise<Outcome> {
+    exchange.use.serverRef = server;
     switch (exchange.method) {
       case "POST":
         return await this.#post(exchange, caller, server);
@@ -66,23 +72,45 @@ export class McpRole {
     }
   }
 
+  /** Gives a refusal from before the body was read as the answer that its reader waits for. */
+  async refuse(
+    exchange: Exchange,
+    caller: Caller,
+    server: string,
+    problem: unknown,
+  ): Promise<Outcome> {
+    exchange.use.serverRef = server;
+    if (exchange.method !== "POST" || !(problem instanceof AppError)) throw problem;
+    const { message } = await readBody(exchange);
+    return this.#answerRefusal(exchange, caller, server, message, problem);
+  }
+
   async #post(exchange: Exchange, caller: Caller, server: string): Promise<Outcome> {
-    if (!/^application\/json\b/i.test(exchange.header("content-type") ?? "")) {
-      throw new AppError("INPUT_INVALID", "content-type must be application/json");
-    }
-    const body = parseJsonText(await exchange.text(SIZES.mcpRequest), MAX_JSON_DEPTH);
-    const message = readMessage(body);
+    const { body, message } = await readBody(exchange);
     const isCall = message.kind === "request" && message.method === "tools/call";
     await this.#deps.tokens.confirm(caller.claims, isCall);
     try {
+      if (isCall) this.#deps.audit.check({ hasEffect: true });
       return await this.#pass(exchange, caller, server, body, message);
     } catch (error) {
-      if (message.kind !== "request" || exchange.answered) throw error;
-      if (!(error instanceof AppError) || !isRpcAnswer(message, error)) throw error;
-      exchange.sendJson(200, rpcRefusal(message.id, error));
-      this.#log(caller, server, error);
-      return outcomeOf(error);
+      return this.#answerRefusal(exchange, caller, server, message, error);
     }
+  }
+
+  /** Throws the error again where an HTTP status says it better. */
+  #answerRefusal(
+    exchange: Exchange,
+    caller: Caller,
+    server: string,
+    message: Message,
+    error: unknown,
+  ): Outcome {
+    if (message.kind !== "request" || exchange.answered) throw error;
+    if (!(error instanceof AppError) || !isRpcAnswer(message, error)) throw error;
+    exchange.use.error = error.code;
+    exchange.sendJson(200, rpcRefusal(message.id, error));
+    this.#log(caller, server, error);
+    return outcomeOf(error);
   }
 
   async #pass(
@@ -94,10 +122,11 @@ export class McpRole {
   ): Promise<Outcome> {
     const refused = refusedMessage(exchange, message);
     if (refused !== undefined) {
+      exchange.use.error = "METHOD_REFUSED";
       exchange.sendJson(refused.status, refused.body);
       return "refused";
     }
-    const target = await findTarget(this.#deps, caller, server, message);
+    const target = await findTarget(this.#deps, exchange, caller, server, message);
     const answer = await this.#ask(exchange, target, message, withoutRefusedCapabilities(body));
     try {
       await this.#answerPost(exchange, target, message, answer);
@@ -124,7 +153,7 @@ export class McpRole {
     } else if (message.kind !== "request") {
       exchange.sendText(202, "", "text/plain", headers);
     } else if (type === "application/json") {
-      const text = relay.json(await readText(what, answer, SIZES.jsonAnswer));
+      const text = await relay.json(await readText(what, answer, SIZES.jsonAnswer));
       exchange.sendText(answer.statusCode, text, "application/json", headers);
     } else if (type === "text/event-stream") {
       exchange.start(answer.statusCode, { ...headers, ...STREAM_HEADERS });
@@ -136,7 +165,7 @@ export class McpRole {
 
   async #listen(exchange: Exchange, caller: Caller, server: string): Promise<Outcome> {
     await this.#deps.tokens.confirm(caller.claims, false);
-    const target = await findTarget(this.#deps, caller, server, undefined);
+    const target = await findTarget(this.#deps, exchange, caller, server, undefined);
     const key = JSON.stringify(target.owner);
     this.#listening.get(key)?.abort();
     const own = new AbortController();
@@ -161,7 +190,7 @@ export class McpRole {
 
   async #endSession(exchange: Exchange, caller: Caller, server: string): Promise<Outcome> {
     await this.#deps.tokens.confirm(caller.claims, false);
-    const target = await findTarget(this.#deps, caller, server, undefined);
+    const target = await findTarget(this.#deps, exchange, caller, server, undefined);
     const answer = await this.#ask(exchange, target, undefined, undefined);
     discardBody(answer);
     if (isFailure(answer.statusCode)) throw failure(target, answer);
@@ -179,6 +208,7 @@ export class McpRole {
     const isCall = message?.kind === "request" && message.method === "tools/call";
     const isListening = exchange.method === "GET";
     const headers = this.#requestHeaders(exchange, target, message);
+    exchange.use.allowedBy = isCall ? "always_allow" : "method";
     try {
       const answer = await request(target.url, {
         method:
@@ -191,6 +221,7 @@ export class McpRole {
         // Silence is the ordinary state of a listening stream; it lives as long as its reader.
         bodyTimeout: isListening ? 0 : TIMEOUTS.bodyIdleMs,
       });
+      exchange.use.upstreamStatus = answer.statusCode;
       checkAnswer(target.what, answer);
       return answer;
     } catch (error) {
@@ -220,14 +251,35 @@ export class McpRole {
   }
 
   #relay(exchange: Exchange, target: Target, message: Message | undefined): AnswerRelay {
+    const asked = message?.kind === "request" ? message : undefined;
     return new AnswerRelay({
       what: target.what,
-      server: target.name,
-      tools: target.tools,
+      visibleTools: async (listed) => await this.#visibleTools(target, asked, listed),
       redactor: target.redactor,
-      request: message?.kind === "request" ? message : undefined,
+      request: asked,
       refuse: (answer) => this.#tellServer(exchange, target, answer),
     });
+  }
+
+  /** Without the tools that the agent may not use, and those that are not as they were pinned. */
+  async #visibleTools(
+    target: Target,
+    asked: Extract<Message, { kind: "request" }> | undefined,
+    listed: unknown,
+  ): Promise<unknown> {
+    const result = filterTools(listed, target.tools, target.name);
+    if (!isRecord(result) || !Array.isArray(result["tools"])) return result;
+    const { tools, hidden } = await this.#deps.pins.filter(target.pinned, target.owner.sessionId, {
+      tools: result["tools"],
+      isFirst: asked?.params?.["cursor"] === undefined,
+      isLast: typeof result["nextCursor"] !== "string",
+    });
+    if (hidden > 0) {
+      const fields = { sessionId: target.owner.sessionId, server: target.name, hidden };
+      this.#deps.logger.warn(fields, "tools hidden: new or changed since the revision's first use");
+      for (let each = 0; each < hidden; each += 1) this.#deps.onDrift();
+    }
+    return { ...result, tools };
   }
 
   /** Passes the stream on to its end, and says so to the harness when the answer never came. */
@@ -294,6 +346,28 @@ const STREAM_HEADERS = {
   "cache-control": "no-store",
   "x-accel-buffering": "no",
 };
+
+/** Throws INPUT_INVALID, INPUT_TOO_LARGE or TIMEOUT. */
+async function readBody(exchange: Exchange): Promise<{ body: unknown; message: Message }> {
+  if (!/^application\/json\b/i.test(exchange.header("content-type") ?? "")) {
+    throw new AppError("INPUT_INVALID", "content-type must be application/json");
+  }
+  const body = parseJsonText(await exchange.text(SIZES.mcpRequest), MAX_JSON_DEPTH);
+  const message = readMessage(body);
+  if (message.kind === "response") return { body, message };
+  const { use } = exchange;
+  use.method = message.method;
+  if (message.method === "tools/call") describeCall(use, message.params ?? {});
+  return { body, message };
+}
+
+function describeCall(use: Use, params: Record<string, unknown>): void {
+  const { name, arguments: args, _meta: meta } = params;
+  if (typeof name === "string") use.tool = name.slice(0, 256);
+  use.argsSha256 = jsonHash(args);
+  const toolUseId = isRecord(meta) ? meta["drover.dev/idempotency-key"] : undefined;
+  if (typeof toolUseId === "string") use.toolUseId = toolUseId.slice(0, 128);
+}
 
 /** Messages that are answered here and go nowhere. Throws FORBIDDEN for a notification. */
 function refusedMessage(

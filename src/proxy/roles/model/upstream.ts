@@ -39,6 +39,9 @@ export class ModelRole {
   }
 
   async serve(exchange: Exchange, caller: Caller, route: string): Promise<Outcome> {
+    const { use } = exchange;
+    use.serverRef = "model";
+    use.method = route;
     checkForeignCredentials(exchange.headers, exchange.query);
     const query = checkModelQuery(exchange.query);
     const headers = buildModelHeaders({
@@ -50,8 +53,16 @@ export class ModelRole {
     const length = exchange.declaredLength(SIZES.modelRequest);
     if (length !== undefined) headers["content-length"] = String(length);
     const credential = await this.#credential(caller);
-    if (credential !== undefined) headers["x-api-key"] = credential.value.reveal();
-    const redactor = new Redactor(credential?.known ?? [], this.#deps.onRedaction);
+    if (credential !== undefined) {
+      headers["x-api-key"] = credential.value.reveal();
+      use.credId = credential.id;
+      use.credVersion = credential.version;
+    }
+    use.allowedBy = "route";
+    const redactor = new Redactor(credential?.known ?? [], () => {
+      use.redactions += 1;
+      this.#deps.onRedaction();
+    });
     const answer = await this.#ask(exchange, `${route}${query}`, headers);
     exchange.start(answer.statusCode, passedHeaders(answer.headers, redactor));
     const stream = redactor.stream();
@@ -78,6 +89,7 @@ export class ModelRole {
         signal: exchange.signal,
         headersTimeout: TIMEOUTS.modelHeadersMs,
       });
+      exchange.use.upstreamStatus = answer.statusCode;
       checkAnswer(WHAT, answer);
       return answer;
     } catch (error) {

@@ -1,0 +1,63 @@
+import { createHash } from "node:crypto";
+import { z } from "zod";
+import { canonicalJson } from "../protocol/snapshot.ts";
+
+/**
+ * One use of a credential, or its refusal (security §12). Never an argument, a value or a query. Each
+ * record carries the hash of the one before it, and its own over all its other fields.
+ */
+export const auditRecord = z.object({
+  /** Marks the line among other lines of the log. */
+  audit: z.literal(true),
+  level: z.literal("info"),
+  process: z.string(),
+  pod_uid: z.string(),
+  /** Names this process' chain; `seq` counts from 1 in it. */
+  chain: z.string(),
+  seq: z.int().min(1),
+  /** Empty in the first record of a chain. */
+  prev_hash: z.string(),
+  ts: z.string(),
+  role: z.string(),
+  tenant: z.string().optional(),
+  session: z.string().optional(),
+  epoch: z.number().optional(),
+  tool_use_id: z.string().optional(),
+  /** Name of the MCP server in the agent, of the repository, or `model`. */
+  server_ref: z.string().optional(),
+  method: z.string().optional(),
+  tool: z.string().optional(),
+  /** Of the arguments as JSON with sorted keys, in hex. */
+  args_sha256: z.string().optional(),
+  /** `<vault>/<entry>`. */
+  cred_id: z.string().optional(),
+  cred_version: z.string().optional(),
+  /** `allow`: the other side was asked. */
+  decision: z.enum(["allow", "deny"]),
+  /** What allowed it, or the code of the error that refused it. */
+  rule: z.string(),
+  /** Code of the error by which an allowed use failed. */
+  error: z.string().optional(),
+  upstream_status: z.number().optional(),
+  bytes_in: z.number(),
+  bytes_out: z.number(),
+  ms: z.number(),
+  redactions: z.number(),
+  /** SHA-256 in hex of all other fields as JSON with sorted keys. */
+  hash: z.string(),
+});
+
+export type AuditRecord = z.output<typeof auditRecord>;
+
+export function hashOf(record: Omit<AuditRecord, "hash">): string {
+  return sha256(canonicalJson(record));
+}
+
+/** SHA-256 in hex of the value as JSON with sorted keys. */
+export function jsonHash(value: unknown): string {
+  return sha256(canonicalJson(value ?? null));
+}
+
+function sha256(text: string): string {
+  return createHash("sha256").update(text).digest("hex");
+}
