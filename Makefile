@@ -23,7 +23,7 @@ check: node_modules/.installed ## what to run before each commit (seconds)
 	@npm run -s check
 
 api: node_modules/.installed ## controller and security tests against a real API server and etcd
-	@bash test/cluster/build.sh api
+	@bash test/cluster/build.sh api helm
 	@npm run -s test:tiers -- api security-api
 
 cluster-up: node_modules/.installed ## bring a real single-node Kubernetes up

@@ -42,8 +42,8 @@ async function main(only: string | undefined): Promise<number> {
 /** Cases with a real API server find its programs in the cache. */
 function prepare(chosen: readonly Sabotage[]): void {
   if (!chosen.some(({ test }) => test.startsWith("test/security/api/"))) return;
-  const build = spawnSync("bash", ["test/cluster/build.sh", "api"], { stdio: "inherit" });
-  if (build.status !== 0) throw new Error("the API server for the cases that need one is missing");
+  const build = spawnSync("bash", ["test/cluster/build.sh", "api", "helm"], { stdio: "inherit" });
+  if (build.status !== 0) throw new Error("programs for the cases with an API server are missing");
 }
 
 async function runAll(groups: readonly Sabotage[][], scratch: string): Promise<Outcome[]> {
