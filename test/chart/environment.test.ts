@@ -111,7 +111,12 @@ describe("the operator's settings", () => {
       redisUrl: "rediss://redis.data.svc:6380",
       redisUsername: "drover",
       redisSecret: "redis-login",
-      redisSecretKey: "redis-password",
+      redisHarnessUsername: "drover-harness",
+      redisHarnessSecretKey: "harness-password",
+      redisProxyUsername: "drover",
+      redisProxySecretKey: "redis-password",
+      redisEdgeUsername: "drover-edge",
+      redisEdgeSecretKey: "redis-password",
       redisCa: authority,
       redisCaSecret: "redis-authority",
       redisCaSecretKey: "authority.pem",
@@ -126,46 +131,30 @@ describe("the operator's settings", () => {
     });
   });
 
-  it("name the Valkey of the release, and its password only where it has one", async () => {
-    const withPassword = await operatorSettings(["-f", `${CHART}/ci/evaluation-values.yaml`]);
-    const without = await operatorSettings(["-f", `${CHART}/values-eval.yaml`]);
+  it("name the Valkey of the release, and the user of each process there", async () => {
+    const settings = await operatorSettings(["-f", `${CHART}/values-eval.yaml`]);
 
-    expect(withPassword).toMatchObject({
+    expect(settings).toMatchObject({
       redisUrl: `redis://drover-valkey.${NAMESPACE}.svc:6379`,
+      redisUsername: "operator",
       redisSecret: "drover-valkey",
-      redisSecretKey: "password",
-      userNamespaces: true,
+      redisHarnessUsername: "harness",
+      redisHarnessSecretKey: "harness",
+      redisProxyUsername: "proxy",
+      redisProxySecretKey: "proxy",
+      redisEdgeUsername: "edge",
+      redisEdgeSecretKey: "edge",
     });
-    expect(withPassword.redisPassword?.reveal()).toBe("secret-of-a-mounted-file");
-    expect(without.redisPassword).toBeUndefined();
-    expect(without.redisSecret).toBeUndefined();
-    expect(without.redisCa).toBeUndefined();
+    expect(settings.redisPassword?.reveal()).toBe("secret-of-a-mounted-file");
+    expect(settings.redisCa).toBeUndefined();
   });
 
-  it("say how proxies reach the vault, and how large the edge is", async () => {
-    expect(await operatorSettings(["-f", `${CHART}/ci/vault-values.yaml`])).toMatchObject({
-      vaultAddress: "https://vault.vault.svc:8200",
-      vaultCaSecret: "vault-authority",
-      vaultCaSecretKey: "authority.pem",
-      vaultNamespace: "teams/agents",
-      vaultKvMount: "secret",
-      vaultJwtMount: "jwt",
-      vaultSessionRole: "sessions",
-      vaultKubernetesMount: "kubernetes",
-      vaultPoolRole: "drover-pool",
-      vaultSessionIdentity: "pod",
-      edgeReplicas: 5,
-      edgeInClusterServers: ["git.forge.svc:3000", "git.team-a.svc:8080"],
-      edgeCpu: "1",
-      edgeMemory: "1Gi",
-    });
-  });
-
-  it("without a vault and an edge say so", async () => {
+  it("name no Redis user and no password where there are none", async () => {
     const settings = await operatorSettings(["-f", `${CHART}/ci/minimal-values.yaml`]);
 
-    expect(settings.vaultAddress).toBeUndefined();
-    expect(settings.edgeReplicas).toBe(0);
+    const redis = Object.entries(settings).filter(([name]) => /^redis.*(User|Secret$)/.test(name));
+    expect(redis.filter(([, value]) => value !== undefined)).toEqual([]);
+    expect(settings.redisPassword).toBeUndefined();
   });
 
   it("of a large installation are whole numbers, not 1e+06", async () => {

@@ -1,13 +1,15 @@
+import { createHash } from "node:crypto";
 import { request } from "node:https";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
+import { LABELS } from "../../src/api/names.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { silentLogger } from "../../src/runtime/logger.ts";
 import { systemRng } from "../../src/runtime/rng.ts";
 import { connectRedisSessionStore } from "../../src/sessions/redis/redis-session-store.ts";
 import type { Lease, SessionStore } from "../../src/sessions/session-log.ts";
 import { eventually } from "../api/operator-rig.ts";
-import { CASES, CHART, NAMESPACE, RELEASE, render } from "./helm.ts";
-import { ended, Installation, type RunningProcess, TEAM } from "./installation.ts";
+import { CASES, CHART, find, NAMESPACE, parseManifests, RELEASE, render } from "./helm.ts";
+import { ended, Installation, type Item, type RunningProcess, TEAM } from "./installation.ts";
 
 /**
  * The chart on a real API server: what it renders is accepted, what the processes do is allowed, an
@@ -92,6 +94,34 @@ describe.each(CASES)("with $name", ({ values }) => {
     expect(result.stderr).toBe("");
     expect(result.stdout.trim().split("\n")).toHaveLength(objects.length);
   });
+});
+
+it("an upgrade keeps the passwords that an evaluation's Valkey has, and makes those it lacks", async () => {
+  const name = `${RELEASE}-valkey`;
+  const encode = (text: string) => Buffer.from(text).toString("base64");
+  const kept = { harness: encode("kept-harness"), edge: encode("kept-edge") };
+  const metadata = {
+    name,
+    namespace: NAMESPACE,
+    labels: { [LABELS.managedBy]: "Helm" },
+    annotations: {
+      "meta.helm.sh/release-name": RELEASE,
+      "meta.helm.sh/release-namespace": NAMESPACE,
+    },
+  };
+  await installed.apply({ apiVersion: "v1", kind: "Secret", metadata, data: kept });
+
+  const asUpgrade = ["-n", NAMESPACE, "--dry-run=server", "--show-only", "templates/valkey.yaml"];
+  const values = ["-f", `${CHART}/values-eval.yaml`];
+  const text = await installed.helm("template", RELEASE, CHART, ...asUpgrade, ...values);
+  await installed.kubectl(["delete", "secret", name, "-n", NAMESPACE]);
+
+  const secret = find(parseManifests(text), "Secret", name) as unknown as Pick<Item, "data">;
+  expect(secret.data).toMatchObject(kept);
+  expect(secret.data?.["proxy"]).toMatch(/^[A-Za-z0-9+/]{52,}=*$/);
+  const users = Buffer.from(secret.data?.["users.acl"] ?? "", "base64").toString();
+  const hash = createHash("sha256").update("kept-harness").digest("hex");
+  expect(users).toContain(`user harness reset on #${hash} `);
 });
 
 describe("installed", () => {

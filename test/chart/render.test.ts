@@ -4,6 +4,7 @@ import { beforeAll, describe, expect, it } from "@jest/globals";
 import { LABELS } from "../../src/api/names.ts";
 import { ISSUER_SECRET } from "../../src/operator/issuer/key-store.ts";
 import { VERSION } from "../../src/runtime/version.ts";
+import { REDIS_PROCESSES } from "../../src/sessions/redis/users.ts";
 import { installArguments } from "../e2e/installation.ts";
 import {
   CASES,
@@ -174,7 +175,6 @@ describe("what a person reads after the installation", () => {
   });
 
   it("warns of what is for evaluation only", async () => {
-    expect(await notes("-f", `${CHART}/values-eval.yaml`)).toContain("and without a password");
     expect(await notes(...evaluation)).toContain("WARNING: valkey.enabled");
     expect(await notes(...production)).not.toContain("WARNING");
   });
@@ -230,28 +230,35 @@ describe("images", () => {
 });
 
 describe("secrets", () => {
-  const password = "marker-Q7t";
-
-  it("a password stands in its Secret and nowhere else", async () => {
-    const objects = await render([...evaluation, "--set", `valkey.password=${password}`]);
-    const holders = objects.filter((object) => {
-      const text = JSON.stringify(object);
-      return text.includes(password) || text.includes(Buffer.from(password).toString("base64"));
-    });
-
-    expect(holders.map(({ kind, metadata }) => `${kind}/${metadata.name}`)).toEqual([
-      "Secret/drover-valkey",
-    ]);
-  });
-
-  it("a password with quotes and backslashes arrives in the server's configuration as written", async () => {
-    const secret = find(await render(evaluation), "Secret", "drover-valkey") as unknown as {
+  it("the passwords of Valkey's users stand in its Secret and nowhere else", async () => {
+    const objects = await render(evaluation);
+    const { data } = find(objects, "Secret", "drover-valkey") as unknown as {
       data: Record<string, string>;
     };
-    const decode = (key: string) => Buffer.from(secret.data[key] ?? "", "base64").toString();
+    const decode = (key: string) => Buffer.from(data[key] ?? "", "base64").toString();
 
-    expect(decode("password")).toBe('a"b\\c#d$e');
-    expect(decode("valkey.conf")).toContain('requirepass "a\\"b\\\\c#d$e"\n');
+    for (const name of REDIS_PROCESSES) {
+      expect(decode(name)).toMatch(/^[A-Za-z0-9]{40}$/);
+      const holders = objects.filter((object) => {
+        const text = JSON.stringify(object);
+        return text.includes(decode(name)) || text.includes(data[name] ?? "");
+      });
+      expect(holders.map(({ kind, metadata }) => `${kind}/${metadata.name}`)).toEqual([
+        "Secret/drover-valkey",
+      ]);
+      expect(decode("users.acl") + decode("valkey.conf")).not.toContain(decode(name));
+    }
+  });
+
+  it("Valkey mounts hashes of passwords, and the operator its own password alone", async () => {
+    const templates = podTemplates(await render(evaluation));
+    const keysOf = (of: string) =>
+      templates
+        .find((template) => template.of === of)
+        ?.spec.volumes?.flatMap(({ secret }) => secret?.items?.map(({ key }) => key) ?? []);
+
+    expect(keysOf("StatefulSet drover-valkey")).toEqual(["valkey.conf", "users.acl"]);
+    expect(keysOf("Deployment drover-operator")).toEqual(["operator"]);
   });
 
   it("the issuer's Secret is shipped without a field that the operator writes", async () => {

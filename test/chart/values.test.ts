@@ -110,6 +110,15 @@ describe("a mistake in the values", () => {
     { set: "metrics.podMonitor.interval=30", says: "at '/metrics/podMonitor/interval'" },
     { set: "image.digest=9f86", says: "at '/image/digest'" },
     { set: "valkey.password=with space", says: "at '/valkey/password'" },
+    {
+      set: "redis.users.issuer.username=x",
+      says: "at '/redis/users': additional properties 'issuer' not allowed",
+    },
+    { set: "redis.users.edge.password=x", says: "additional properties 'password' not allowed" },
+    {
+      set: "redis.users.edge.existingSecretKey=a/b",
+      says: "at '/redis/users/edge/existingSecretKey'",
+    },
   ];
 
   it.each(mistakes)("$set is refused: $says", async ({ set, says }) => {

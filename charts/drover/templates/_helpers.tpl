@@ -59,17 +59,32 @@ redis://{{ include "drover.name" . }}-valkey.{{ .Release.Namespace }}.svc:6379
 {{- end -}}
 {{- end }}
 
-{{/* Secret with the password of Redis; empty when there is none. */}}
+{{/* Secret with the passwords of Redis; empty when there are none. */}}
 {{- define "drover.redisSecret" -}}
-{{- if not .Values.valkey.enabled -}}
-{{ .Values.redis.existingSecret }}
-{{- else if .Values.valkey.password -}}
+{{- if .Values.valkey.enabled -}}
 {{ include "drover.name" . }}-valkey
+{{- else -}}
+{{ .Values.redis.existingSecret }}
+{{- end -}}
+{{- end }}
+
+{{/* Redis user of a process, and the key of its password in that Secret: list $ "process" */}}
+{{- define "drover.redisUsername" -}}
+{{- $values := (index . 0).Values -}}
+{{- if $values.valkey.enabled -}}
+{{ index . 1 }}
+{{- else -}}
+{{ (index $values.redis.users (index . 1)).username | default $values.redis.username }}
 {{- end -}}
 {{- end }}
 
 {{- define "drover.redisSecretKey" -}}
-{{- if .Values.valkey.enabled -}}password{{- else -}}{{ .Values.redis.existingSecretKey }}{{- end -}}
+{{- $values := (index . 0).Values -}}
+{{- if $values.valkey.enabled -}}
+{{ index . 1 }}
+{{- else -}}
+{{ (index $values.redis.users (index . 1)).existingSecretKey | default $values.redis.existingSecretKey }}
+{{- end -}}
 {{- end }}
 
 {{/* Secret with the authority of Redis' certificate; empty when there is none. */}}
