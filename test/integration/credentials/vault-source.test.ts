@@ -57,7 +57,7 @@ function sourceOf(vault: VaultServer, issuer: Issuer) {
 }
 
 function contract(server: string, describeServer: typeof describe.skip, program?: string): void {
-  describeServer(`${server}`, () => {
+  describeServer(server, () => {
     let vault: VaultServer;
     let issuer: Issuer;
     beforeAll(async () => {
