@@ -109,8 +109,9 @@ export const agentSessionSpec = z
             message: "each `url` in `repositories` must be there once only",
           },
           {
-            rule: "self.all(a, self.exists_one(b, (has(b.path) ? b.path : b.name) == (has(a.path) ? a.path : a.name)))",
-            message: "each repository must have a folder of its own: `path`, or `name` without it",
+            rule: "self.all(a, self.exists_one(b, ((has(b.path) ? b.path : b.name) + '/').startsWith((has(a.path) ? a.path : a.name) + '/')))",
+            message:
+              "each repository must have a folder of its own, not inside another's: `path`, or `name` without it",
           },
         ),
       })
