@@ -13,15 +13,23 @@ export interface RunArguments {
   verbose: boolean;
 }
 
+/** What `drover credentials` was asked for; a value comes from standard input, never from here. */
+export type CredentialsAction = { file?: string | undefined } & (
+  | { name: "list" }
+  | { name: "set" | "remove"; namespace: string; secret: string; key: string }
+);
+
 /** The processes a sub-command starts; each resolves to an exit code. Handed in by `cmd/drover.ts`. */
 export interface Processes {
   operator(): Promise<number>;
   harness(): Promise<number>;
   proxy(): Promise<number>;
+  edge(): Promise<number>;
   sandbox(): Promise<number>;
   "scripted-model"(): Promise<number>;
   cleanup(): Promise<number>;
   run(options: RunArguments): Promise<number>;
+  credentials(action: CredentialsAction): Promise<number>;
   "audit verify"(options: { checkpoint: string[] }): Promise<number>;
   done(code: number): void;
 }
@@ -30,6 +38,7 @@ const PROCESSES = {
   operator: "watch our kinds and keep pods, policies and sessions as they say",
   harness: "claim sessions, call the model, run tools",
   proxy: "the sidecar that alone holds credentials",
+  edge: "git for sandboxes, with the credentials that these never see",
   sandbox: "the daemon inside a sandbox",
   "scripted-model": "a server that speaks the Messages API and follows a script",
   cleanup: "before helm uninstall: remove what the operator made in any namespace",
@@ -51,7 +60,7 @@ export function createProgram(processes: Processes): Command {
       "endpoint that speaks the Messages API, instead of the scripted model",
     )
     .option("--model-key-file <file>", "file with the API key for --model-url")
-    .option("--credentials <file>", "file (mode 0600) with the credentials of MCP servers")
+    .option("--credentials <file>", "file made by `drover credentials`, instead of this user's")
     .option(
       "--allow-server <host:port>",
       "MCP server with a private address; may be repeated",
@@ -61,6 +70,7 @@ export function createProgram(processes: Processes): Command {
     .option("--script <file>", "script of the scripted model; may be repeated", collect, [])
     .option("-v, --verbose", "print the log of the processes too", false)
     .action(async (options: RunArguments) => processes.done(await processes.run(options)));
+  addCredentials(program, processes);
   for (const [name, description] of entries(PROCESSES)) {
     program
       .command(name)
@@ -82,6 +92,37 @@ export function createProgram(processes: Processes): Command {
       processes.done(await processes["audit verify"](options)),
     );
   return program;
+}
+
+/** Values are read from standard input: arguments are seen by every process of the machine. */
+function addCredentials(program: Command, processes: Processes): void {
+  const credentials = program
+    .command("credentials")
+    .description("the credentials of local mode, kept in an encrypted file");
+  const fileOption = ["--file <file>", "the encrypted file, instead of this user's"] as const;
+  const changes = {
+    set: "store the value on standard input as KEY of SECRET, a Secret of NAMESPACE",
+    remove: "forget it",
+  } as const;
+  for (const [name, description] of entries(changes)) {
+    credentials
+      .command(name)
+      .description(description)
+      .argument("<namespace>")
+      .argument("<secret>")
+      .argument("<key>")
+      .option(...fileOption)
+      .action(async (namespace: string, secret: string, key: string, { file }: { file?: string }) =>
+        processes.done(await processes.credentials({ name, namespace, secret, key, file })),
+      );
+  }
+  credentials
+    .command("list")
+    .description("print what is stored: namespace, secret and key, never a value")
+    .option(...fileOption)
+    .action(async ({ file }: { file?: string }) =>
+      processes.done(await processes.credentials({ name: "list", file })),
+    );
 }
 
 function collect(value: string, before: string[] = []): string[] {

@@ -12,11 +12,17 @@ await runProcess(async (signal) => {
     operator: async () => (await import("./operator.ts")).operatorMain(env, signal),
     harness: async () => (await import("./harness.ts")).harnessMain(env, signal),
     proxy: async () => (await import("./proxy.ts")).proxyMain(env, signal),
+    edge: async () => (await import("./edge.ts")).edgeMain(env, signal),
     sandbox: async () => (await import("./sandbox.ts")).sandboxMain(env, signal),
     "scripted-model": async () =>
       (await import("./scripted-model.ts")).scriptedModelMain(env, signal),
     cleanup: async () => (await import("./cleanup.ts")).cleanupMain(env, signal),
     run: async (options) => (await import("./run.ts")).runMain(options, env, signal),
+    credentials: async (action) =>
+      (await import("./credentials.ts")).credentialsMain(action, env, {
+        input: process.stdin,
+        output: process.stdout,
+      }),
     "audit verify": async ({ checkpoint }) =>
       (await import("./audit-verify.ts")).auditVerifyMain(
         checkpoint,

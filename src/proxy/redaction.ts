@@ -19,9 +19,17 @@ export class Redactor {
   readonly #regex: RegExp | undefined;
   readonly #longest: number;
   readonly #onHit: () => void;
+  readonly #keepsLength: boolean;
 
-  /** `onHit` is called once for every replaced occurrence. */
-  constructor(secrets: readonly KnownSecret[], onHit: () => void = () => {}) {
+  /**
+   * `onHit` is called once for every replaced occurrence. `keepsLength` puts as many asterisks in
+   * its place instead of a marker, for text whose lengths are stated elsewhere.
+   */
+  constructor(
+    secrets: readonly KnownSecret[],
+    onHit: () => void = () => {},
+    { keepsLength = false }: { keepsLength?: boolean } = {},
+  ) {
     const ids = new Map<string, string>();
     for (const { id, value } of secrets) {
       for (const form of encodedForms(value)) ids.set(form, id);
@@ -35,6 +43,7 @@ export class Redactor {
         ? undefined
         : new RegExp(this.#patterns.map((pattern) => literal(pattern)).join("|"), "g");
     this.#onHit = onHit;
+    this.#keepsLength = keepsLength;
   }
 
   /** The text without any known value. */
@@ -79,6 +88,7 @@ export class Redactor {
   }
 
   #marker(found: string): string {
+    if (this.#keepsLength) return "*".repeat(found.length);
     return `[redacted:${this.#ids.get(found) ?? "credential"}]`;
   }
 

@@ -5,6 +5,7 @@ import { harnessConfig } from "../../src/harness/config.ts";
 import { cleanupConfig } from "../../src/operator/cleanup-config.ts";
 import { operatorConfig } from "../../src/operator/config.ts";
 import { proxyConfig } from "../../src/proxy/config.ts";
+import { edgeConfig } from "../../src/proxy/edge/config.ts";
 import { type ConfigSchema, configMeta } from "../../src/runtime/config.ts";
 import { sandboxConfig } from "../../src/sandbox/config.ts";
 import { scriptedModelConfig } from "../../src/scripted-model/config.ts";
@@ -91,6 +92,17 @@ const metrics: Record<string, string[]> = {
     drover_proxy_unserved_requests_total{reason}
     drover_vault_pod_identity
   `),
+  edge: names(`
+    drover_build_info{process,version}
+    drover_credential_reads_total{source,outcome}
+    drover_proxy_audit_records_total{outcome}
+    drover_proxy_redactions_total{role}
+    drover_proxy_request_duration_seconds{role}
+    drover_proxy_requests_total{role,destination,outcome}
+    drover_proxy_tool_drift_total
+    drover_proxy_unserved_requests_total{reason}
+    drover_vault_pod_identity
+  `),
   sandbox: names(`
     drover_build_info{process,version}
     drover_sandbox_call_duration_seconds{tool}
@@ -153,6 +165,21 @@ it.each([
     DROVER_POD_UID DROVER_MODEL_BASE_URL DROVER_MODEL_API_KEY_FILE DROVER_MODEL_API_KEY_VAULT_PATH
     DROVER_MODEL_API_KEY_VAULT_KEY DROVER_ISSUER_URL DROVER_ISSUER_CERTIFICATE DROVER_ISSUER_TOKEN_FILE DROVER_REDIS_URL DROVER_REDIS_USERNAME
     DROVER_REDIS_PASSWORD DROVER_REDIS_CA DROVER_IN_CLUSTER_SERVERS KUBERNETES_SERVICE_HOST
+    KUBERNETES_SERVICE_PORT DROVER_API_TOKEN_FILE DROVER_API_CA_FILE DROVER_PROXY_MAX_IN_FLIGHT
+    DROVER_PROXY_REQUESTS_PER_MINUTE
+    `,
+  },
+  {
+    process: "edge",
+    schema: edgeConfig,
+    pinned: `
+    DROVER_EDGE_PORT DROVER_EDGE_HOST DROVER_PROXY_HEALTH_PORT DROVER_PROXY_HEALTH_HOST
+    DROVER_LOG_LEVEL DROVER_POD_UID DROVER_ISSUER_URL DROVER_ISSUER_CERTIFICATE
+    DROVER_ISSUER_TOKEN_FILE DROVER_REDIS_URL DROVER_REDIS_USERNAME DROVER_REDIS_PASSWORD
+    DROVER_REDIS_CA DROVER_VAULT_ADDRESS DROVER_VAULT_CA DROVER_VAULT_NAMESPACE
+    DROVER_VAULT_KV_MOUNT DROVER_VAULT_JWT_MOUNT DROVER_VAULT_SESSION_ROLE
+    DROVER_VAULT_KUBERNETES_MOUNT DROVER_VAULT_POOL_ROLE DROVER_VAULT_TOKEN_FILE
+    DROVER_VAULT_SESSION_IDENTITY DROVER_IN_CLUSTER_SERVERS KUBERNETES_SERVICE_HOST
     KUBERNETES_SERVICE_PORT DROVER_API_TOKEN_FILE DROVER_API_CA_FILE DROVER_PROXY_MAX_IN_FLIGHT
     DROVER_PROXY_REQUESTS_PER_MINUTE
     `,
@@ -241,10 +268,12 @@ describe("the command line", () => {
     operator: exit,
     harness: exit,
     proxy: exit,
+    edge: exit,
     sandbox: exit,
     "scripted-model": exit,
     cleanup: exit,
     run: exit,
+    credentials: exit,
     "audit verify": exit,
     done: () => {},
   };
@@ -253,7 +282,7 @@ describe("the command line", () => {
   it("sub-commands are called as ever", () => {
     expect(program.name()).toBe("drover");
     expect(program.commands.map((command) => command.name())).toEqual(
-      names("run operator harness proxy sandbox scripted-model cleanup audit"),
+      names("run credentials operator harness proxy edge sandbox scripted-model cleanup audit"),
     );
   });
 

@@ -1,7 +1,7 @@
 import { createHarnessMetrics } from "../../harness/metrics.ts";
 import { createKubeMetrics } from "../../kube/metrics.ts";
 import { createOperatorMetrics, observeSessions } from "../../operator/metrics.ts";
-import { createProxyMetrics } from "../../proxy/metrics.ts";
+import { createProxyMetrics, EDGE_ROLES } from "../../proxy/metrics.ts";
 import { createRegistry, type Registry } from "../../runtime/metrics.ts";
 import { createSandboxMetrics } from "../../sandbox/metrics.ts";
 import { createScriptedModelMetrics } from "../../scripted-model/metrics.ts";
@@ -18,7 +18,8 @@ const PROCESSES: Readonly<Record<string, (registry: Registry) => void>> = {
     createHarnessMetrics(registry);
     createSessionLogMetrics(registry);
   },
-  proxy: createProxyMetrics,
+  proxy: (registry) => void createProxyMetrics(registry),
+  edge: (registry) => void createProxyMetrics(registry, EDGE_ROLES),
   sandbox: createSandboxMetrics,
   "scripted-model": createScriptedModelMetrics,
 };

@@ -27,6 +27,7 @@ const PROCESSES = [
   { name: "operator", file: "src/operator/config.ts" },
   { name: "harness", file: "src/harness/config.ts" },
   { name: "proxy", file: "src/proxy/config.ts" },
+  { name: "edge", file: "src/proxy/edge/config.ts" },
   { name: "sandbox", file: "src/sandbox/config.ts" },
   { name: "scripted-model", file: "src/scripted-model/config.ts" },
   { name: "cleanup", file: "src/operator/cleanup-config.ts" },

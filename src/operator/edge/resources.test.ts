@@ -85,6 +85,7 @@ describe("the edge's pods", () => {
       "DROVER_VAULT_CA_FILE",
     ]);
     expect(files).toHaveLength(2);
-    expect(container.env?.filter(({ valueFrom }) => valueFrom !== undefined)).toEqual([]);
+    const sources = (container.env ?? []).flatMap(({ valueFrom }) => valueFrom ?? []);
+    expect(sources).toEqual([{ fieldRef: { apiVersion: "v1", fieldPath: "metadata.uid" } }]);
   });
 });

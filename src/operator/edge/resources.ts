@@ -10,6 +10,7 @@ import {
   joined,
   type PodPart,
   podDefaults,
+  podField,
   redisPart,
   scratch,
   variables,
@@ -64,6 +65,7 @@ function edgePart(install: InstallSettings, edge: EdgeSettings): PodPart {
     redisPart(install, "edge"),
     issuerPart(install),
     apiPart(),
+    podField("DROVER_POD_UID", "metadata.uid"),
     // It reads nothing as itself: the model key is for the proxies of pools.
     vaultPart(install.vault, false),
     variables({
