@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "@jest/globals";
+import { parse } from "yaml";
 import { LABELS } from "../../src/api/names.ts";
 import { ISSUER_SECRET } from "../../src/operator/issuer/key-store.ts";
 import { VERSION } from "../../src/runtime/version.ts";
@@ -273,6 +274,26 @@ describe("secrets", () => {
 
     expect(objects.filter(({ kind }) => kind === "Secret")).toEqual([]);
   });
+});
+
+it("the values of the guide to Redis users give each process the user of its name", async () => {
+  const guide = readFileSync("docs/guides/redis-users.md", "utf8");
+  const values = parse(/```yaml\n([^]*?)```/.exec(guide)?.[1] ?? "") as unknown;
+
+  const objects = await render([
+    "--set-json",
+    `redis=${JSON.stringify((values as { redis: object }).redis)}`,
+  ]);
+  const operator = podTemplates(objects).find(({ of }) => of === "Deployment drover-operator");
+  const env = operator?.spec.containers[0]?.env ?? [];
+  const valueOf = (name: string) => env.find((variable) => variable.name === name)?.value;
+
+  expect(valueOf("DROVER_REDIS_USERNAME")).toBe("operator");
+  expect(valueOf("DROVER_REDIS_SECRET")).toBe("redis-login");
+  for (const process of REDIS_PROCESSES.filter((name) => name !== "operator")) {
+    expect(valueOf(`DROVER_REDIS_${process.toUpperCase()}_USERNAME`)).toBe(process);
+    expect(valueOf(`DROVER_REDIS_${process.toUpperCase()}_SECRET_KEY`)).toBe(process);
+  }
 });
 
 describe("the uninstall hook", () => {

@@ -11,10 +11,8 @@ import {
   list,
   nodeIsThisHost,
   processesOf,
-  REDIS_PASSWORD,
   readLog,
   redis,
-  redisAs,
   run,
   SYSTEM,
   sandboxPods,
@@ -194,11 +192,9 @@ describe("while the platform is not as it should be", () => {
   }, 240_000);
 
   it("a pool says that Redis refuses its password, and recovers", async () => {
-    await redis("CONFIG", "SET", "requirepass", "another");
+    await redis("ACL", "SETUSER", "operator", "resetpass", ">another");
     try {
-      for (const kind of ["normal", "pubsub"]) {
-        await redisAs("another", "CLIENT", "KILL", "TYPE", kind);
-      }
+      await redis("CLIENT", "KILL", "USER", "operator");
       // New operators meet the wrong password when they start, as after an install with it.
       const operators = ["-n", SYSTEM, "-l", "app.kubernetes.io/component=operator"];
       await kubectl(["delete", "pods", ...operators, "--wait=false"]);
@@ -211,7 +207,7 @@ describe("while the platform is not as it should be", () => {
       });
       expect(refused).toMatchObject({ status: "False", reason: "RedisAuthFailed" });
     } finally {
-      await redisAs("another", "CONFIG", "SET", "requirepass", REDIS_PASSWORD);
+      await redis("ACL", "LOAD");
     }
     await kubectl(["wait", "-n", SYSTEM, "hrp/default", "--for=condition=Ready", "--timeout=120s"]);
     await apply(NAMESPACE, session("afterwards", "talk"));

@@ -168,11 +168,7 @@ export interface LogEntry {
 export const REDIS_PASSWORD = "e2e-only";
 
 export async function redis(...args: string[]): Promise<string> {
-  return await redisAs(REDIS_PASSWORD, ...args);
-}
-
-export async function redisAs(password: string, ...args: string[]): Promise<string> {
-  const client = ["redis-cli", "--no-auth-warning", "-a", password];
+  const client = ["redis-cli", "--no-auth-warning", "-a", REDIS_PASSWORD];
   const pod = `${RELEASE}-valkey-0`;
   return await kubectl(["exec", "-n", SYSTEM, pod, "--", ...client, ...args]);
 }

@@ -8,7 +8,9 @@ import { probeRedis } from "../../src/sessions/redis/probe.ts";
 import {
   connectRedisBackend,
   createRedisSessionPorts,
+  type RedisSessionPorts,
 } from "../../src/sessions/redis/redis-session-store.ts";
+import type { RedisProcess } from "../../src/sessions/redis/users.ts";
 import { assembleStore } from "../../src/sessions/store/session-store.ts";
 import { CONTRACT_POOLS, CONTRACT_TIMINGS, describeSessionLog } from "../contracts/session-log.ts";
 import { type RedisWithUsers, startRedisWithUsers } from "../fakes/redis-users.ts";
@@ -111,6 +113,38 @@ it("a harness, too, appends to a session that it does not hold, wakes it and rea
   expect(await harness.snapshotOf(ref)).toMatchObject({ sessionId: ref.id });
   await Promise.all([operator.close(), harness.close()]);
 });
+
+it("proxies keep pins, checkpoints and what they read; the edge the last two; the operator reads that", async () => {
+  const ports = (process: RedisProcess) =>
+    createRedisSessionPorts({ ...server.as(process), logger: silentLogger });
+  const [proxy, edge, operator] = [ports("proxy"), ports("edge"), ports("operator")];
+  await Promise.all([proxy, edge, operator].map(untilConnected));
+  const pins = { tenant: "team-a", revision: "r1", server: "00" };
+  const checkpoint = { chain: "c", podUid: "p", seq: 1, hash: "00", ts: "2026-01-01T00:00:00Z" };
+  const report = (entry: string) => ({ tenant: "team-a", vault: "main", entry });
+  const read = { ok: true, reason: "Resolved", message: "", version: "1", ts: 1 };
+
+  expect(await proxy.readPins(pins)).toBeNull();
+  expect(await proxy.keepPins(pins, { search: "hash" })).toEqual({ search: "hash" });
+  for (const each of [proxy, edge]) await each.keepCheckpoint(checkpoint);
+  await proxy.writeCredentialReport(report("docs"), read);
+  await edge.writeCredentialReport(report("git"), read);
+  const reports = await operator.readCredentialReports("team-a", "main");
+
+  expect([...reports.keys()].toSorted()).toEqual(["docs", "git"]);
+  for (const each of [proxy, edge, operator]) each.close();
+});
+
+/** Until then its verbs reject. */
+async function untilConnected(ports: RedisSessionPorts): Promise<void> {
+  const { tenant, id } = newRef();
+  for (let tries = 0; tries < 200; tries += 1) {
+    const read = await ports.readLease(tenant, id).catch(() => undefined);
+    if (read === null) return;
+    await systemClock.sleep(25);
+  }
+  throw new Error("the connection does not come up");
+}
 
 describe("the probe at the start", () => {
   it("the operator finds out everything about the server", async () => {

@@ -1,0 +1,64 @@
+import { execFile } from "node:child_process";
+import { cp, mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, expect, it } from "@jest/globals";
+import { Secret } from "../../src/runtime/secret.ts";
+import { probeRedis } from "../../src/sessions/redis/probe.ts";
+import { type RedisServer, startRedis } from "../fakes/redis-server.ts";
+
+/** The commands of docs/guides/redis-users.md, run as they stand there. */
+
+let server: RedisServer;
+let folder: string;
+let said: string[];
+
+beforeAll(async () => {
+  server = await startRedis();
+  folder = await mkdtemp(join(tmpdir(), "drover-redis-guide-"));
+  await mkdir(join(folder, "deploy"));
+  await cp("deploy/redis", join(folder, "deploy/redis"), { recursive: true });
+  const guide = await readFile("docs/guides/redis-users.md", "utf8");
+  const blocks = [...guide.matchAll(/^```sh\n([^]*?)^```$/gm)].map(([, text = ""]) => text);
+  said = [];
+  for (const block of blocks.filter((text) => !text.startsWith("kubectl")))
+    said.push(await bash(block));
+});
+
+afterAll(async () => {
+  await server.stop();
+  await rm(folder, { recursive: true });
+});
+
+async function bash(script: string): Promise<string> {
+  const options = { cwd: folder, env: { ...process.env, REDIS_URL: server.url } };
+  const { stdout } = await promisify(execFile)("bash", ["-euo", "pipefail", "-c", script], options);
+  return stdout;
+}
+
+it("step 2 makes four users", () => {
+  expect(said[1]?.trim().split("\n")).toEqual(["OK", "OK", "OK", "OK"]);
+});
+
+it("step 3 says what each may not", () => {
+  const [harness, ...others] = said[2]?.trim().split("\n") ?? [];
+
+  expect(said).toHaveLength(3);
+  expect(harness).toBe("OK");
+  expect(others).toEqual([
+    expect.stringContaining("has no permissions to run the 'xrange' command"),
+    expect.stringContaining("has no permissions to access the 'drover:s:{abcd.00}"),
+    expect.stringContaining("has no permissions to run the 'keys' command"),
+  ]);
+});
+
+it("the passwords of step 1 are those of the users", async () => {
+  for (const username of ["operator", "harness"] as const) {
+    const password = new Secret(await readFile(join(folder, `${username}.password`), "utf8"));
+    const address = { url: server.url, username, password };
+
+    const facts = await probeRedis(address, { commit: { mode: "fsync" } });
+    expect(facts.product).toBe("redis");
+  }
+});
