@@ -171,12 +171,12 @@ export class BackedQueue implements WakeQueue {
     for (const { ref, epoch } of batch.quarantined) {
       this.#quarantined += 1;
       this.#deps.logger.error({ sessionId: ref.id, epoch }, "session quarantined");
-      const data: SessionEventData<"session.error"> = {
+      const data = {
         type: "quarantined_error",
         message:
           "the session ended its worker five times in a row and is set aside; suspend and resume it to try again",
         retry_status: "terminal",
-      };
+      } satisfies SessionEventData<"session.error">;
       const event = { id: this.#deps.rng.id("sevt"), type: "session.error", data };
       const op = { key: `quarantine:${epoch}`, wake: false, events: [event] };
       await this.#deps.backend
