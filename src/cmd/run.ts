@@ -8,6 +8,7 @@ import { systemClock } from "../runtime/clock.ts";
 import { AppError } from "../runtime/errors.ts";
 import { createLogger } from "../runtime/logger.ts";
 import { systemRng } from "../runtime/rng.ts";
+import { localCredentials } from "./credentials.ts";
 
 const here = fileURLToPath(import.meta.url);
 const installation = resolve(dirname(here), "../..");
@@ -30,7 +31,7 @@ export async function runMain(
       dataDirectory: resolve(options.dataDir ?? join(dataHome, "drover")),
       model: { baseUrl: options.modelUrl, apiKeyFile: options.modelKeyFile },
       scripts: (options.script.length > 0 ? options.script : defaultScripts()).map(readScript),
-      credentialsFile: options.credentials,
+      credentials: localCredentials(env, options.credentials),
       localServers: options.allowServer,
       // The daemon is the file beside this one, as source or compiled.
       sandboxCommand: [process.execPath, here.replace(/run(\.[jt]s)$/, "sandbox$1")],

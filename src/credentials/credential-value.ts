@@ -18,14 +18,15 @@ export function credentialValue(request: CredentialRequest, stored: unknown): Se
 /** The same for a value that no entry stands for; `subject` begins the message. */
 export function usableValue(subject: string, stored: unknown): Secret {
   const text = typeof stored === "string" ? stored.replace(/\r?\n$/, "") : undefined;
-  const problem = text === undefined ? "is not text" : problemOf(text);
+  const problem = text === undefined ? "is not text" : valueProblem(text);
   if (text === undefined || problem !== undefined) {
     throw new AppError("CREDENTIAL_UNAVAILABLE", `${subject} ${problem}`);
   }
   return new Secret(text);
 }
 
-function problemOf(text: string): string | undefined {
+/** Why a text cannot serve as a credential; undefined when it can. Never quotes it. */
+export function valueProblem(text: string): string | undefined {
   if (text === "") return "is empty";
   if (!/^[\x21-\x7e]+(?: [\x21-\x7e]+)*$/.test(text)) {
     return "has line breaks or characters that cannot stand in a request header";

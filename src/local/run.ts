@@ -1,4 +1,4 @@
-import type { Credential, CredentialSource } from "../credentials/credential-source.ts";
+import type { EncryptedFile } from "../credentials/local-file/encrypted-file.ts";
 import { LocalFileSource } from "../credentials/local-file/local-file-source.ts";
 import { AnthropicModel } from "../harness/anthropic-model.ts";
 import { SidecarMcpHands } from "../harness/mcp-hands.ts";
@@ -44,8 +44,8 @@ export interface LocalRunOptions {
   };
   /** Script files of the scripted model. */
   scripts: readonly { name: string; text: string }[];
-  /** File with credentials for MCP servers (mode 0600). */
-  credentialsFile?: string | undefined;
+  /** Where credentials of MCP servers and repositories are kept. */
+  credentials: EncryptedFile;
   /** In-cluster style list of MCP servers that may be plain http or private, as host:port. */
   localServers: readonly string[];
   sandboxCommand: readonly string[];
@@ -221,7 +221,7 @@ async function startServices(
     issuer: { issue: (request) => issuer.issue(request, caller), keys: () => issuer.keys() },
     leases: store.ports,
     snapshots: store.ports,
-    credentials: credentialSource(options.credentialsFile),
+    credentials: new LocalFileSource({ file: options.credentials }),
     onCredentialRead: () => {},
     podUid: WORKER_ID,
     model: { baseUrl, poolKey: path === undefined ? undefined : new FileKeyReader({ path }) },
@@ -251,16 +251,6 @@ async function startServices(
     close: async () => {
       await proxy.close();
       await scripted?.close();
-    },
-  };
-}
-
-function credentialSource(path: string | undefined): CredentialSource {
-  if (path !== undefined) return new LocalFileSource({ path });
-  return {
-    read: (request): Promise<Credential> => {
-      const message = `vault "${request.vault}" needs a credentials file: give one with --credentials`;
-      return Promise.reject(new AppError("CREDENTIAL_NOT_FOUND", message));
     },
   };
 }

@@ -1,100 +1,47 @@
-import { createHash } from "node:crypto";
-import { type FileHandle, open } from "node:fs/promises";
-import { parse } from "yaml";
-import { z } from "zod";
-import { AppError, codeOf } from "../../runtime/errors.ts";
+import { createHmac } from "node:crypto";
+import { AppError, hasCode } from "../../runtime/errors.ts";
 import type { Credential, CredentialRequest, CredentialSource } from "../credential-source.ts";
 import { credentialValue, describeEntry, describePlace, secretRefOf } from "../credential-value.ts";
+import type { EncryptedFile, LocalContent } from "./encrypted-file.ts";
 
-/** namespace → secret name → key → value: the same words a manifest uses for Secrets. */
-const secretsFile = z.record(
-  z.string(),
-  z.record(z.string(), z.record(z.string(), z.union([z.string(), z.number()]))),
-);
-
-const MAX_FILE_BYTES = 1024 * 1024;
-
-/**
- * Credentials of local mode: one YAML or JSON file that its owner alone may read (mode 0600).
- * Read at each call, so an edit takes effect at once.
- */
+/** Credentials of local mode. The file is read at each call, so that a change takes effect at once. */
 export class LocalFileSource implements CredentialSource {
-  readonly #path: string;
+  readonly #file: Pick<EncryptedFile, "read">;
 
-  constructor({ path }: { path: string }) {
-    this.#path = path;
+  constructor({ file }: { file: Pick<EncryptedFile, "read"> }) {
+    this.#file = file;
   }
 
   async read(request: CredentialRequest): Promise<Credential> {
-    const secrets = await this.#load(request);
     const { name, key } = secretRefOf(request);
-    const value = own(own(own(secrets, request.tenant), name), key);
-    if (value === undefined) {
-      throw new AppError(
-        "CREDENTIAL_NOT_FOUND",
-        `${describeEntry(request)} refers to ${describePlace(request)}, ` +
-          "which is not in the local credentials file",
-      );
-    }
-    const text = String(value);
+    const content = await this.#content(request);
+    const text = own(own(own(content?.secrets, request.tenant), name), key);
+    if (content === null || text === undefined) throw missing(request, name, key);
+    const fingerprint = createHmac("sha256", content.key).update(
+      JSON.stringify([request.tenant, name, key, text]),
+    );
     return {
       value: credentialValue(request, text),
-      // A keyed hash would need a key to keep; the name of the place makes equal values look different.
-      version: createHash("sha256")
-        .update(`${describePlace(request)}\0${text}`)
-        .digest("hex")
-        .slice(0, 16),
+      version: fingerprint.digest("hex").slice(0, 16),
     };
   }
 
-  async #load(request: CredentialRequest): Promise<z.output<typeof secretsFile>> {
-    const file = await this.#open(request);
+  async #content(request: CredentialRequest): Promise<LocalContent | null> {
     try {
-      const { mode, size } = await file.stat();
-      if ((mode & 0o077) !== 0) {
-        throw unusable(request, "others than its owner may read it; run chmod 600 on it");
-      }
-      if (size > MAX_FILE_BYTES) throw unusable(request, "it is larger than 1 MiB");
-      const parsed = secretsFile.safeParse(parseYaml(await file.readFile("utf8")));
-      if (!parsed.success) {
-        throw unusable(request, "expected namespace → secret name → key → value");
-      }
-      return parsed.data;
-    } finally {
-      await file.close();
-    }
-  }
-
-  async #open(request: CredentialRequest): Promise<FileHandle> {
-    try {
-      return await open(this.#path, "r");
+      return await this.#file.read();
     } catch (error) {
-      if (codeOf(error) === "ENOENT") {
-        throw new AppError(
-          "CREDENTIAL_NOT_FOUND",
-          `${describeEntry(request)} refers to ${describePlace(request)}, ` +
-            "but there is no local credentials file",
-        );
-      }
-      throw unusable(request, `it cannot be opened (${codeOf(error) ?? "unknown error"})`);
+      if (!hasCode(error, "CREDENTIAL_UNAVAILABLE")) throw error;
+      throw new AppError(error.code, `${describeEntry(request)} cannot be read: ${error.message}`);
     }
   }
 }
 
-function unusable(request: CredentialRequest, reason: string): AppError {
+function missing(request: CredentialRequest, name: string, key: string): AppError {
   return new AppError(
-    "CREDENTIAL_UNAVAILABLE",
-    `${describeEntry(request)} cannot be read from the local credentials file: ${reason}`,
+    "CREDENTIAL_NOT_FOUND",
+    `${describeEntry(request)} refers to ${describePlace(request)}, which is not in the local ` +
+      `credentials file; add it: drover credentials set ${request.tenant} ${name} ${key}`,
   );
-}
-
-/** The parser's own message may quote the file, so it is dropped. */
-function parseYaml(text: string): unknown {
-  try {
-    return parse(text);
-  } catch {
-    return undefined;
-  }
 }
 
 function own<T>(record: Readonly<Record<string, T>> | undefined, name: string): T | undefined {
