@@ -2,7 +2,6 @@ import { writeFile } from "node:fs/promises";
 import type { ServerResponse } from "node:http";
 import { afterEach, describe, expect, it } from "@jest/globals";
 import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/client";
-import type { SessionSnapshot } from "../../../src/protocol/snapshot.ts";
 import { encodedForms } from "../../../src/proxy/redaction.ts";
 import { startMcpServer } from "./mcp-server.ts";
 import {
@@ -14,46 +13,12 @@ import {
   type RigOptions,
   startUpstream,
 } from "./rig.ts";
+import { call, docsTools, result, secretsWith, sendJson, vaultFor } from "./session-with-server.ts";
 
 const TOKEN = "CNRY-mcp-token/9f+Kx2w==";
 
 const cleanups = new Cleanups();
 afterEach(async () => await cleanups.run());
-
-const toolset: NonNullable<SessionSnapshot["agent"]["tools"]> = [
-  {
-    type: "mcp_toolset",
-    mcpServerName: "docs",
-    defaultConfig: { permissionPolicy: "always_allow" },
-    configs: [{ name: "delete", enabled: false }],
-  },
-];
-
-function vaultFor(
-  mcpServerUrl: string,
-  changes: Partial<SessionSnapshot["vaults"][number]["entries"][number]> = {},
-): SessionSnapshot["vaults"] {
-  return [
-    {
-      name: "main",
-      uid: "vault-uid",
-      entries: [
-        {
-          name: "docs",
-          mcpServerUrl,
-          secretRef: { name: "docs-token", key: "token" },
-          header: "Authorization",
-          scheme: "Bearer",
-          ...changes,
-        },
-      ],
-    },
-  ];
-}
-
-function secretsWith(token: string) {
-  return { "team-a": { "docs-token": { token } } };
-}
 
 /** A proxy whose session has one MCP server `docs` at this place, and its credential. */
 async function rigFor(
@@ -63,7 +28,7 @@ async function rigFor(
 ): Promise<Rig> {
   return await Rig.start(cleanups, {
     inClusterServers: [upstream.authority],
-    agent: { tools: toolset, mcpServers: [{ name: "docs", url }] },
+    agent: { tools: docsTools, mcpServers: [{ name: "docs", url }] },
     vaults: vaultFor(url),
     secrets: secretsWith(TOKEN),
     ...options,
@@ -82,18 +47,6 @@ async function connect(rig: Rig, versions?: "auto"): Promise<Client> {
   await client.connect(transport);
   cleanups.add(async () => await client.close());
   return client;
-}
-
-function call(tool: string, id: number | string = 1, args: unknown = { text: "hi" }) {
-  return { jsonrpc: "2.0", id, method: "tools/call", params: { name: tool, arguments: args } };
-}
-
-function result(id: number | string, text: string) {
-  return { jsonrpc: "2.0", id, result: { content: [{ type: "text", text }] } };
-}
-
-function asJson(response: ServerResponse, body: unknown): void {
-  response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(body));
 }
 
 describe("the MCP role with a real server", () => {
@@ -185,7 +138,7 @@ describe("the MCP role with a hostile server", () => {
 
   it("gets headers made from nothing and a body that was understood", async () => {
     const { upstream, rig } = await hostile((_received, response) =>
-      asJson(response, result(1, "ok")),
+      sendJson(response, result(1, "ok")),
     );
     const text =
       '{ "jsonrpc":"2.0","id":1, "method":"tools/call","params":{"name":"echo","arguments":{"big":12345678901234567890}} }';
@@ -373,7 +326,7 @@ describe("the MCP role with a hostile server", () => {
 
   it("is cut off past 16 MiB of JSON", async () => {
     const { rig } = await hostile((_received, response) =>
-      asJson(response, result(1, "x".repeat(17 * 1024 * 1024))),
+      sendJson(response, result(1, "x".repeat(17 * 1024 * 1024))),
     );
 
     const answer = await rig.post("/mcp/docs", call("echo"));
@@ -466,7 +419,7 @@ describe("the MCP role with a hostile server", () => {
 
 describe("the MCP role's own rules", () => {
   const upstreamFor = async () =>
-    await startUpstream(cleanups, (_received, response) => asJson(response, result(1, "ok")));
+    await startUpstream(cleanups, (_received, response) => sendJson(response, result(1, "ok")));
 
   async function errorOf(response: Response) {
     return (await response.json()) as { error: { message: string; data: { code: string } } };

@@ -1,4 +1,5 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import {
   createServer,
   type IncomingHttpHeaders,
@@ -8,11 +9,21 @@ import {
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { LocalFileSource } from "../../../src/credentials/local-file/local-file-source.ts";
+import type {
+  Credential,
+  CredentialRequest,
+  CredentialSource,
+} from "../../../src/credentials/credential-source.ts";
+import { credentialValue, secretRefOf } from "../../../src/credentials/credential-value.ts";
+import type { VaultTokenPort } from "../../../src/credentials/vault/session-reader.ts";
 import { createIssuer } from "../../../src/operator/issuer/issuer.ts";
 import { tokensResponse } from "../../../src/protocol/proxy-api.ts";
 import type { AuditCheckpoint, ToolPinStore } from "../../../src/protocol/proxy-ports.ts";
-import type { LeaseState } from "../../../src/protocol/session-ports.ts";
+import type {
+  LeaseReader,
+  LeaseState,
+  SnapshotReader,
+} from "../../../src/protocol/session-ports.ts";
 import type { SessionSnapshot } from "../../../src/protocol/snapshot.ts";
 import { generateSigningKey, type SigningKey } from "../../../src/protocol/tokens.ts";
 import { AuditLog } from "../../../src/proxy/audit.ts";
@@ -105,15 +116,43 @@ export interface RigOptions {
   vaults?: SessionSnapshot["vaults"];
   /** namespace → secret → key → value. */
   secrets?: Record<string, Record<string, Record<string, string>>>;
+  /** In place of the file with `secrets`; `tokens` is the issuer, asked as this pod. */
+  credentials?: (tokens: VaultTokenPort) => CredentialSource;
   maxInFlight?: number;
   requestsPerMinute?: number;
   /** Shared between proxies, as Redis is. */
   toolPins?: ToolPinStore;
+  /** In place of the maps; with `key` and `podUid`, for several sidecars of one install. */
+  store?: LeaseReader & SnapshotReader;
+  key?: SigningKey;
+  podUid?: string;
 }
 
 export const POD = "pod-1";
 export const SESSION = aSnapshot().sessionId;
 export const TENANT = "team-a";
+
+/** namespace → secret → key → value in a JSON file, read at each call, so that a test can change it. */
+class FileSource implements CredentialSource {
+  readonly #path: string;
+
+  constructor(path: string) {
+    this.#path = path;
+  }
+
+  async read(request: CredentialRequest): Promise<Credential> {
+    const secrets = JSON.parse(await readFile(this.#path, "utf8")) as NonNullable<
+      RigOptions["secrets"]
+    >;
+    const { name, key } = secretRefOf(request);
+    const text = secrets[request.tenant]?.[name]?.[key];
+    if (text === undefined) throw new AppError("CREDENTIAL_NOT_FOUND", "it is not in the file");
+    return {
+      value: credentialValue(request, text),
+      version: createHash("sha256").update(text).digest("hex"),
+    };
+  }
+}
 
 /** A running proxy with its issuer in process and a session store made of maps. */
 export class Rig {
@@ -145,7 +184,7 @@ export class Rig {
     const credentialsFile = join(directory, "credentials.json");
     await writeFile(modelKeyFile, options.modelApiKey ?? "");
     await writeFile(credentialsFile, JSON.stringify(options.secrets ?? {}), { mode: 0o600 });
-    const key = await generateSigningKey("key-1");
+    const key = options.key ?? (await generateSigningKey("key-1"));
     const rig = new Rig({ key, modelKeyFile, credentialsFile, options });
     await rig.proxy.loadKeys();
     (rig as { port: number }).port = await rig.proxy.listen(0);
@@ -179,10 +218,13 @@ export class Rig {
     this.leases = new Map([
       [SESSION, { token: "lease-1", epoch: 1, owner: POD, terminated: false }],
     ]);
-    const leases = { readLease: async (_tenant: string, id: string) => await this.#lease(id) };
-    const snapshots = {
+    const leases = options.store ?? {
+      readLease: async (_tenant: string, id: string) => await this.#lease(id),
+    };
+    const snapshots = options.store ?? {
       readSnapshot: async (_tenant: string, id: string) => this.snapshots.get(id) ?? null,
     };
+    const podUid = options.podUid ?? POD;
     const issuer = createIssuer({
       key,
       namespace: "drover-system",
@@ -197,7 +239,7 @@ export class Rig {
       destination: { write: (line) => this.logLines.push(line) },
     });
     const metrics = createProxyMetrics(this.registry);
-    const caller = { podUid: POD, serviceAccount: "drover-system/drover-pool-default" };
+    const caller = { podUid, serviceAccount: "drover-system/drover-pool-default" };
     this.proxy = createProxyServer({
       issuer: {
         issue: async (request) => await issuer.issue(request, caller),
@@ -205,9 +247,12 @@ export class Rig {
       },
       leases,
       snapshots,
-      credentials: new LocalFileSource({ path: given.credentialsFile }),
+      credentials:
+        options.credentials?.({
+          vaultToken: async (request) => await issuer.vaultToken(request, caller),
+        }) ?? new FileSource(given.credentialsFile),
       onCredentialRead: () => {},
-      podUid: POD,
+      podUid,
       model: {
         baseUrl: options.modelBaseUrl ?? "https://model.invalid",
         poolKey:
