@@ -63,7 +63,7 @@ export function createProgram(processes: Processes): Command {
     .option("--credentials <file>", "file made by `drover credentials`, instead of this user's")
     .option(
       "--allow-server <host:port>",
-      "MCP server with a private address; may be repeated",
+      "MCP server or git host with a private address; may be repeated",
       collect,
       [],
     )

@@ -12,7 +12,7 @@ import { generateSigningKey, type Jwks } from "../protocol/tokens.ts";
 import { AuditLog } from "../proxy/audit.ts";
 import { REQUESTS_PER_MINUTE } from "../proxy/limits.ts";
 import { MemoryToolPins } from "../proxy/memory-tool-pins.ts";
-import { createProxyMetrics } from "../proxy/metrics.ts";
+import { createProxyMetrics, EDGE_ROLES, SIDECAR_ROLES } from "../proxy/metrics.ts";
 import { FileKeyReader } from "../proxy/model-key.ts";
 import { createProxyServer } from "../proxy/server.ts";
 import type { Clock } from "../runtime/clock.ts";
@@ -27,6 +27,7 @@ import { createScriptedModel } from "../scripted-model/server.ts";
 import { openFileSessionStore } from "../sessions/file/file-session-store.ts";
 import type { PoolConfig, SessionStore } from "../sessions/session-log.ts";
 import { type DataDirectory, openDataDirectory } from "./data-directory.ts";
+import { startLocalEdge } from "./edge.ts";
 import { packExamples } from "./examples.ts";
 import { LOCAL_NAMESPACE, LocalObjects } from "./local-objects.ts";
 import { LocalSandboxDriver } from "./sandbox-driver.ts";
@@ -46,7 +47,7 @@ export interface LocalRunOptions {
   scripts: readonly { name: string; text: string }[];
   /** Where credentials of MCP servers and repositories are kept. */
   credentials: EncryptedFile;
-  /** In-cluster style list of MCP servers that may be plain http or private, as host:port. */
+  /** MCP servers and git hosts that may be plain http or private, as host:port. */
   localServers: readonly string[];
   sandboxCommand: readonly string[];
   /** Folder of the Node that runs Drover, for tools that call `node`. */
@@ -124,6 +125,7 @@ async function runSessions(
     model: new AnthropicModel({ baseUrl: `${services.proxyUrl}/model`, clock, fetch }),
     tokens: new SidecarTokens({ sidecarUrl: services.proxyUrl, clock, fetch }),
     sandboxClient: (token) => createSandboxClient({ fetch, clock, logger, token }),
+    edge: { url: () => Promise.resolve(services.edgeUrl) },
     mcp: (tokens) =>
       new SidecarMcpHands({ sidecarUrl: services.proxyUrl, tokens, clock, fetch, logger }),
     clock,
@@ -180,11 +182,12 @@ async function playAll(
 
 interface Services {
   proxyUrl: string;
+  edgeUrl: string;
   publicKeys: Jwks;
   close(): Promise<void>;
 }
 
-/** Issuer, proxy and, unless a real endpoint is given, the scripted model. */
+/** Issuer, proxy, edge and, unless a real endpoint is given, the scripted model. */
 async function startServices(
   options: LocalRunOptions,
   { store, pool }: Parts,
@@ -216,28 +219,30 @@ async function startServices(
     serviceAccount: `${LOCAL_NAMESPACE}/${poolServiceAccount(pool.name)}`,
   };
   const path = options.model.apiKeyFile;
-  const metrics = createProxyMetrics(registry);
+  const metrics = createProxyMetrics(registry, [...SIDECAR_ROLES, ...EDGE_ROLES]);
+  const credentials = new LocalFileSource({ file: options.credentials });
+  const audit = new AuditLog({
+    // Whoever could read it here could change it.
+    sink: { write: () => {} },
+    checkpoints: { keepCheckpoint: async () => {} },
+    process: "local",
+    podUid: WORKER_ID,
+    clock,
+    logger,
+    metrics,
+  });
   const proxy = createProxyServer({
     issuer: { issue: (request) => issuer.issue(request, caller), keys: () => issuer.keys() },
     leases: store.ports,
     snapshots: store.ports,
-    credentials: new LocalFileSource({ file: options.credentials }),
+    credentials,
     onCredentialRead: () => {},
     podUid: WORKER_ID,
     model: { baseUrl, poolKey: path === undefined ? undefined : new FileKeyReader({ path }) },
     inClusterServers: options.localServers,
     maxInFlight: 256,
     requestsPerMinute: REQUESTS_PER_MINUTE,
-    audit: new AuditLog({
-      // Whoever could read it here could change it.
-      sink: { write: () => {} },
-      checkpoints: { keepCheckpoint: async () => {} },
-      process: "local",
-      podUid: WORKER_ID,
-      clock,
-      logger,
-      metrics,
-    }),
+    audit,
     toolPins: new MemoryToolPins(),
     clock,
     logger,
@@ -245,11 +250,15 @@ async function startServices(
   });
   const port = await proxy.listen(0);
   await proxy.loadKeys();
+  const { localServers } = options;
+  const parts = { issuer, store, credentials, localServers, audit, clock, logger, metrics };
+  const edge = await startLocalEdge(parts);
   return {
     proxyUrl: `http://127.0.0.1:${port}`,
+    edgeUrl: edge.url,
     publicKeys: await issuer.keys(),
     close: async () => {
-      await proxy.close();
+      await Promise.all([proxy.close(), edge.close()]);
       await scripted?.close();
     },
   };
