@@ -10,7 +10,8 @@ const quantity = z
   .regex(/^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$/, "expected a quantity");
 const mount = z
   .string()
-  .regex(/^[A-Za-z0-9_.-]+(\/[A-Za-z0-9_.-]+)*$/, "expected a path without / at its ends");
+  .regex(/^[A-Za-z0-9_-]+(\/[A-Za-z0-9_-]+)*$/, "expected the path of a mount, such as kv");
+const role = z.string().regex(/^[\w.-]{1,128}$/, "expected the name of a role");
 const list = z
   .string()
   .default("")
@@ -46,7 +47,7 @@ const vaultAccess = {
     env: "DROVER_VAULT_JWT_MOUNT",
     description: "Where its auth method for sessions is mounted, below auth/.",
   }),
-  vaultSessionRole: name.optional().meta({
+  vaultSessionRole: role.optional().meta({
     env: "DROVER_VAULT_SESSION_ROLE",
     description: "Role of sessions in it.",
   }),
@@ -54,7 +55,7 @@ const vaultAccess = {
     env: "DROVER_VAULT_KUBERNETES_MOUNT",
     description: "Where its auth method for pods is mounted, below auth/.",
   }),
-  vaultPoolRole: name.optional().meta({
+  vaultPoolRole: role.optional().meta({
     env: "DROVER_VAULT_POOL_ROLE",
     description: "Role of pods in it.",
   }),

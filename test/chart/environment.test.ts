@@ -3,6 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "@jest/globals";
 import type { V1Container } from "@kubernetes/client-node";
+import { z } from "zod";
+import { vaultSettings } from "../../src/credentials/vault/config.ts";
 import { cleanupConfig } from "../../src/operator/cleanup-config.ts";
 import { operatorConfig } from "../../src/operator/config.ts";
 import { createSelfSignedCertificate } from "../../src/operator/issuer/certificate.ts";
@@ -155,6 +157,42 @@ describe("the operator's settings", () => {
     const redis = Object.entries(settings).filter(([name]) => /^redis.*(User|Secret$)/.test(name));
     expect(redis.filter(([, value]) => value !== undefined)).toEqual([]);
     expect(settings.redisPassword).toBeUndefined();
+  });
+
+  it("say how proxies reach the vault, and how large the edge is", async () => {
+    expect(await operatorSettings(["-f", `${CHART}/ci/vault-values.yaml`])).toMatchObject({
+      vaultAddress: "https://vault.vault.svc:8200",
+      vaultCaSecret: "vault-authority",
+      vaultCaSecretKey: "authority.pem",
+      vaultNamespace: "teams/agents",
+      vaultKvMount: "secret",
+      vaultJwtMount: "jwt",
+      vaultSessionRole: "sessions",
+      vaultKubernetesMount: "kubernetes",
+      vaultPoolRole: "drover-pool",
+      vaultSessionIdentity: "pod",
+      edgeReplicas: 5,
+      edgeInClusterServers: ["git.forge.svc:3000", "git.team-a.svc:8080"],
+      edgeCpu: "1",
+      edgeMemory: "1Gi",
+    });
+  });
+
+  it("of a vault are the defaults of who uses it, besides its address", async () => {
+    const address = "https://vault:8200";
+    const values = ["-f", `${CHART}/values-eval.yaml`, "--set", `vault.address=${address}`];
+    const defaults = loadConfig(z.object(vaultSettings), { DROVER_VAULT_ADDRESS: address });
+    const { vaultTokenFile, ...common } = defaults;
+
+    expect(await operatorSettings(values)).toMatchObject(common);
+    expect(vaultTokenFile).toBe("/var/run/secrets/drover/vault/token");
+  });
+
+  it("without a vault and an edge say so", async () => {
+    const settings = await operatorSettings(["-f", `${CHART}/ci/minimal-values.yaml`]);
+
+    expect(settings.vaultAddress).toBeUndefined();
+    expect(settings.edgeReplicas).toBe(0);
   });
 
   it("of a large installation are whole numbers, not 1e+06", async () => {

@@ -148,7 +148,7 @@ it("the values of the end-to-end tests render", async () => {
   const { data } = find(objects, "ConfigMap", "drover-scripted-model") as unknown as {
     data: Record<string, string>;
   };
-  expect(Object.keys(data)).toEqual(["e2e.yaml", "minimal.yaml", "npm-package.yaml"]);
+  expect(Object.keys(data)).toEqual(["e2e.yaml", ...readdirSync("deploy/examples/scripts")]);
 });
 
 it("the size of the default pool can be left to an autoscaler, and can be zero", async () => {
