@@ -67,6 +67,8 @@ export class GitRig {
   readonly uses: ServedUse[];
   readonly reports: CredentialReport[];
   readonly registry: Registry;
+  /** Milliseconds by which the edge's clock is ahead: what it holds gets older at once. */
+  ahead = 0;
 
   static async start(cleanups: Cleanups, options: GitRigOptions = {}): Promise<GitRig> {
     const host = await GitHost.start();
@@ -135,7 +137,7 @@ export class GitRig {
       maxInFlight: 256,
       requestsPerMinute: 10_000,
       audit: { check: () => {}, record: (use) => this.uses.push(use) },
-      clock: systemClock,
+      clock: { ...systemClock, monotonic: () => systemClock.monotonic() + this.ahead },
       logger: createLogger({
         level: "debug",
         process: "edge",
