@@ -117,11 +117,11 @@ export class Installation {
   }
 
   /**
-   * Runs what a workload of the chart runs, with the environment the chart gives it and the rights of
-   * its service account.
+   * Runs what a workload of the chart runs, with the environment the chart gives it (`more`: values
+   * besides ours) and the rights of its service account.
    */
-  async run(kind: string, name: string): Promise<RunningProcess> {
-    const template = podTemplates(await render(this.values)).find(
+  async run(kind: string, name: string, ...more: string[]): Promise<RunningProcess> {
+    const template = podTemplates(await render([...this.values, ...more])).find(
       ({ of }) => of === `${kind} ${name}`,
     );
     const container = template && containersOf(template)[0];

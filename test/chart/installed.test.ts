@@ -18,7 +18,7 @@ import { ended, Installation, type Item, type RunningProcess, TEAM } from "./ins
  */
 
 let installed: Installation;
-let operator: RunningProcess;
+let operator: RunningProcess | undefined;
 let store: SessionStore | undefined;
 
 beforeAll(async () => {
@@ -127,11 +127,7 @@ it("an upgrade keeps the passwords that an evaluation's Valkey has, and makes th
 describe("installed", () => {
   beforeAll(async () => {
     await installed.helm("install", RELEASE, CHART, "-n", NAMESPACE, ...installed.values);
-    operator = await installed.run("Deployment", "drover-operator");
-    await eventually("a ready operator", async () => {
-      if (operator.child.exitCode !== null) throw new Error(operator.output());
-      return (await fetch(`http://127.0.0.1:${operator.healthPort}/readyz`)).ok;
-    });
+    await startOperator();
   }, 90_000);
 
   it("the operator fills the issuer's Secret, and reads no other", async () => {
@@ -150,15 +146,18 @@ describe("installed", () => {
     expect(other.stdout.trim()).toBe("no");
   });
 
-  it("the default pool gets its pods, and the install namespace would run them", async () => {
-    const deployment = await eventually("the pool's Deployment", () =>
-      installed.get("deployment", NAMESPACE, "drover-harness-default"),
+  it.each([
+    { name: "the default pool", workload: "drover-harness-default" },
+    { name: "the edge", workload: "drover-edge" },
+  ])("$name gets its pods, and the install namespace would run them", async ({ workload }) => {
+    const deployment = await eventually("the Deployment", () =>
+      installed.get("deployment", NAMESPACE, workload),
     );
     const { metadata, spec } = deployment.spec["template"] as { metadata: object; spec: object };
     const pod = {
       apiVersion: "v1",
       kind: "Pod",
-      metadata: { ...metadata, name: "a-harness", namespace: NAMESPACE },
+      metadata: { ...metadata, name: "a-pod", namespace: NAMESPACE },
       spec,
     };
 
@@ -227,8 +226,20 @@ describe("installed", () => {
           await installed.kubectl(["create", "token", "drover-operator", "-n", NAMESPACE]),
       );
 
-    expect(await postTokens(operator.issuerPort, token.trim())).toBe(401);
+    expect(await postTokens(operator?.issuerPort ?? 0, token.trim())).toBe(401);
   });
+
+  it("an edge that is turned off goes, and comes back with it", async () => {
+    const edges = () =>
+      installed.names("deployments", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=edge");
+    expect(await edges()).toEqual(["deployment.apps/drover-edge"]);
+
+    await startOperator("--set", "edge.enabled=false");
+    await eventually("no edge", async () => (await edges()).length === 0);
+
+    await startOperator();
+    await eventually("an edge", async () => (await edges()).length === 1);
+  }, 90_000);
 
   it("nothing the operator did was forbidden, and each of its rights was needed", async () => {
     const requests = await installed.audited("drover-operator");
@@ -264,8 +275,7 @@ describe("uninstalled", () => {
     await askForSandbox(await claim("kept"));
     await eventually("its sandbox", async () => (await sandboxes()).length === 1);
     expect(await isolation()).toHaveLength(2);
-    operator.child.kill("SIGTERM");
-    expect(await ended(operator)).toBe(0);
+    expect(await stopOperator()).toBe(0);
   }, 90_000);
 
   it("the hook, with the rights it has, releases the sessions and deletes what the operator made", async () => {
@@ -334,6 +344,23 @@ const isolation = () =>
     "-l",
     "app.kubernetes.io/managed-by=drover-operator",
   );
+
+/** In place of the one that runs, with these values besides those of the installation. */
+async function startOperator(...values: string[]): Promise<void> {
+  await stopOperator();
+  const started = await installed.run("Deployment", "drover-operator", ...values);
+  operator = started;
+  await eventually("a ready operator", async () => {
+    if (started.child.exitCode !== null) throw new Error(started.output());
+    return (await fetch(`http://127.0.0.1:${started.healthPort}/readyz`)).ok;
+  });
+}
+
+/** Its exit code; undefined when none runs. */
+async function stopOperator(): Promise<number | null | undefined> {
+  operator?.child.kill("SIGTERM");
+  return operator && (await ended(operator));
+}
 
 async function claim(name: string): Promise<Lease> {
   const code = await eventually("the pool's code", async () => {
