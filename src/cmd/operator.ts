@@ -9,6 +9,7 @@ import { createControllers } from "../operator/controllers.ts";
 import type { InstallSettings, RedisLogin, SecretKey } from "../operator/install-settings.ts";
 import { createIssuer } from "../operator/issuer/issuer.ts";
 import { type IssuerKeys, loadIssuerKeys } from "../operator/issuer/key-store.ts";
+import { publishKeys } from "../operator/issuer/published-keys.ts";
 import { createIssuerServer } from "../operator/issuer/server.ts";
 import { KubeTokenReviewer } from "../operator/issuer/token-review.ts";
 import {
@@ -19,15 +20,16 @@ import {
 import { COMPONENTS, childLabels, LEADER_LEASE } from "../operator/names.ts";
 import { ReconnectingLog } from "../operator/reconnecting-log.ts";
 import { aborted } from "../runtime/abort.ts";
-import { systemClock } from "../runtime/clock.ts";
+import { type Clock, systemClock } from "../runtime/clock.ts";
 import { loadConfig } from "../runtime/config.ts";
+import { describeError } from "../runtime/errors.ts";
 import type { Runnable } from "../runtime/group.ts";
 import { createHealthServer } from "../runtime/health.ts";
 import type { HttpServer } from "../runtime/http.ts";
 import { createLogger, type Logger } from "../runtime/logger.ts";
 import { createRegistry } from "../runtime/metrics.ts";
 import { runProcess } from "../runtime/process.ts";
-import { systemRng } from "../runtime/rng.ts";
+import { type Rng, systemRng } from "../runtime/rng.ts";
 import { VERSION } from "../runtime/version.ts";
 import { parseCommitMode } from "../sessions/commit-mode.ts";
 import { probeRedis } from "../sessions/redis/probe.ts";
@@ -54,6 +56,11 @@ export async function operatorMain(
     namespace: config.namespace,
     secretName: config.issuerSecret,
   });
+  const jwks = { keys: [keys.signing.publicJwk] };
+  await publishKeys({ client, namespace: config.namespace }, jwks).catch((error: unknown) => {
+    // Only who sets up a vault misses them.
+    logger.warn({ err: describeError(error) }, "the issuer's public keys are not published");
+  });
   const log = createLog(config, logger);
   const credentialReports = createRedisSessionPorts({ ...redisAddress(config), logger });
   const caches = createCaches({ ...common, client }, config.namespace);
@@ -75,20 +82,10 @@ export async function operatorMain(
     metrics,
     install: installSettings(config, keys),
     commit: parseCommitMode(config.redisCommit),
-    publicKeys: () => ({ keys: [keys.signing.publicJwk] }),
+    publicKeys: () => jwks,
     userNamespaces: config.userNamespaces,
   });
-  const elector = new LeaderElector({
-    ...common,
-    client,
-    metrics: kubeMetrics,
-    lease: {
-      namespace: config.namespace,
-      name: LEADER_LEASE,
-      labels: childLabels(COMPONENTS.operator, LEADER_LEASE),
-    },
-    identity: systemRng.id(config.podName),
-  });
+  const elector = createElector(config, { ...common, client, metrics: kubeMetrics });
   const manager: Manager = new Manager({
     ...common,
     metrics: kubeMetrics,
@@ -126,6 +123,18 @@ function createClient({ kubeconfig }: OperatorConfig, { restClient }: KubeMetric
     config: kubeconfig === undefined ? { from: "in-cluster" } : { from: "file", path: kubeconfig },
     userAgent: `drover-operator/${VERSION}`,
     metrics: restClient,
+  });
+}
+
+function createElector(
+  { namespace, podName }: OperatorConfig,
+  deps: { client: LiveClient; clock: Clock; rng: Rng; logger: Logger; metrics: KubeMetrics },
+): LeaderElector {
+  const labels = childLabels(COMPONENTS.operator, LEADER_LEASE);
+  return new LeaderElector({
+    ...deps,
+    lease: { namespace, name: LEADER_LEASE, labels },
+    identity: deps.rng.id(podName),
   });
 }
 

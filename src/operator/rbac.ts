@@ -1,4 +1,5 @@
 import { EDGE } from "../api/names.ts";
+import { ISSUER_KEYS } from "./issuer/published-keys.ts";
 import { LEADER_LEASE } from "./names.ts";
 
 /**
@@ -81,6 +82,7 @@ export function operatorNamespaceRules(issuerSecret: string): PolicyRule[] {
       resourceNames: [issuerSecret],
       verbs: ["get", "patch"],
     },
+    { apiGroups: [""], resources: ["configmaps"], resourceNames: [ISSUER_KEYS], verbs: ["patch"] },
   ];
 }
 

@@ -20,6 +20,11 @@ beforeAll(async () => {
     kind: "Secret",
     metadata: { name: "drover-issuer-key", namespace: "drover" },
   });
+  await rig.apply({
+    apiVersion: "v1",
+    kind: "ConfigMap",
+    metadata: { name: "drover-issuer-keys", namespace: "drover" },
+  });
 }, 120_000);
 
 afterAll(async () => {
@@ -57,6 +62,12 @@ it("stays up without Redis, is not ready, says so on the pool, and ends with 0 o
   const ready = await fetch(`http://127.0.0.1:${health}/readyz`);
   const text = await ready.text();
   const metrics = await (await fetch(`http://127.0.0.1:${health}/metrics`)).text();
+  const published = await rig.kubectlOk([
+    "get",
+    "-n=drover",
+    "configmap/drover-issuer-keys",
+    "-o=jsonpath={.data.keys\\.pem}",
+  ]);
   child.kill("SIGTERM");
 
   expect(conditionOf(pool, "Ready")?.message).toContain("cannot be reached");
@@ -65,6 +76,7 @@ it("stays up without Redis, is not ready, says so on the pool, and ends with 0 o
   expect(text).toContain("session store");
   expect(metrics).toContain('drover_sessions{state="Pending"} 0');
   expect(metrics).toContain('leader_election_master_status{name="drover-operator"} 1');
+  expect(published).toContain("BEGIN PUBLIC KEY");
   expect(await exit).toBe(0);
   expect(output).not.toContain("pass failed");
 }, 60_000);

@@ -29,6 +29,7 @@ export const GOLDEN = {
   "operator, in the install namespace": `
     apps/deployments [drover-edge]: delete
     apps/deployments: create get list patch watch
+    configmaps [drover-issuer-keys]: patch
     coordination.k8s.io/leases: create get patch
     policy/poddisruptionbudgets: create get patch
     secrets [drover-issuer-key]: get patch

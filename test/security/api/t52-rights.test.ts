@@ -162,6 +162,12 @@ const SENSITIVE: readonly [group: string, resource: string, verbs: string][] = [
   ["certificates.k8s.io", "certificatesigningrequests", "create"],
 ];
 
+/** Asked about one by one. */
+const NAMES: Readonly<Record<string, readonly string[]>> = {
+  secrets: ["any", "drover-issuer-key"],
+  configmaps: ["any", "drover-issuer-keys"],
+};
+
 async function isAllowed(
   account: Account,
   attributes: {
@@ -186,7 +192,7 @@ async function allowedOf(account: Account): Promise<string[]> {
     SENSITIVE.flatMap(([group, path, verbs]) =>
       verbs.split(" ").flatMap((verb) => {
         const [resource = "", subresource = ""] = path.split("/");
-        const names = path === "secrets" ? ["", "any", "drover-issuer-key"] : [""];
+        const names = ["", ...(NAMES[path] ?? [])];
         return names.map((name) => ({ verb, group, resource, subresource, namespace, name }));
       }),
     ),
@@ -200,10 +206,11 @@ async function allowedOf(account: Account): Promise<string[]> {
 }
 
 describe("of what gives away secrets, processes or rights", () => {
-  it("the operator may read and patch the issuer's Secret", async () => {
+  it("the operator may read and patch the issuer's Secret, and publish its public keys", async () => {
     expect(await allowedOf(operator)).toEqual([
       `get ${NAMESPACE}/secrets drover-issuer-key`,
       `patch ${NAMESPACE}/secrets drover-issuer-key`,
+      `patch ${NAMESPACE}/configmaps drover-issuer-keys`,
     ]);
   });
 
