@@ -11,12 +11,12 @@ export async function withDeadline<T>(
 ): Promise<T> {
   const controller = new AbortController();
   const signal = parent ? AbortSignal.any([parent, controller.signal]) : controller.signal;
-  const late = new AppError("TIMEOUT", `${what} did not finish within ${ms} ms`, {
-    retryable: true,
-  });
   let cancel = () => {};
   const deadline = new Promise<never>((_, reject) => {
     cancel = clock.timer(ms, () => {
+      // Made only now: an error is dear, because it records where it was made.
+      const message = `${what} did not finish within ${ms} ms`;
+      const late = new AppError("TIMEOUT", message, { retryable: true });
       controller.abort(late);
       reject(late);
     });
