@@ -17,6 +17,8 @@ export class Redactor {
   readonly #patterns: readonly string[];
   readonly #ids: ReadonlyMap<string, string>;
   readonly #regex: RegExp | undefined;
+  /** Characters with which a pattern begins. */
+  readonly #firsts: ReadonlySet<string>;
   readonly #longest: number;
   readonly #onHit: () => void;
   readonly #keepsLength: boolean;
@@ -37,6 +39,7 @@ export class Redactor {
     // Longest first, so that an alternation prefers the form that covers most.
     this.#patterns = [...ids.keys()].toSorted((a, b) => b.length - a.length);
     this.#ids = ids;
+    this.#firsts = new Set(this.#patterns.map((pattern) => pattern[0] ?? ""));
     this.#longest = this.#patterns[0]?.length ?? 0;
     this.#regex =
       this.#patterns.length === 0
@@ -96,6 +99,7 @@ export class Redactor {
   #startedLength(text: string): number {
     const from = Math.max(0, text.length - this.#longest + 1);
     for (let start = from; start < text.length; start += 1) {
+      if (!this.#firsts.has(text[start] ?? "")) continue;
       const tail = text.slice(start);
       if (this.#patterns.some((pattern) => pattern.startsWith(tail))) return tail.length;
     }

@@ -611,8 +611,13 @@ describe("the MCP role's own rules", () => {
       "mcp-protocol-version": "2026-07-28",
     });
     const mismatch = await rig.post("/mcp/docs", message, { "mcp-name": "delete" });
+    const otherEra = await rig.post("/mcp/docs", message, { "mcp-protocol-version": "2025-11-25" });
+    const without = await rig.post("/mcp/docs", message);
 
-    expect(upstream.received).toHaveLength(1);
+    expect(await otherEra.json()).toMatchObject({ id: 1, error: { code: -32020 } });
+    expect(without.status).toBe(200);
+    expect(upstream.received[1]?.headers["mcp-protocol-version"]).toBe("2026-07-28");
+    expect(upstream.received).toHaveLength(2);
     expect(upstream.received[0]?.headers).toMatchObject({
       "mcp-method": "tools/call",
       "mcp-name": `=?base64?${Buffer.from("écho").toString("base64")}?=`,

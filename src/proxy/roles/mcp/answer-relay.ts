@@ -31,10 +31,16 @@ export interface AnswerRelayDeps {
 export class AnswerRelay {
   readonly #deps: AnswerRelayDeps;
   #answered = false;
+  #failed = false;
   #resumable = false;
 
   constructor(deps: AnswerRelayDeps) {
     this.#deps = deps;
+  }
+
+  /** The answer was an error: the server's own, or the word that none will come. */
+  get failed(): boolean {
+    return this.#failed;
   }
 
   /** The body of a JSON answer; it must be the answer to the request. Throws UPSTREAM_REFUSED. */
@@ -86,6 +92,7 @@ export class AnswerRelay {
     if (request === undefined || !this.#owesAnswer()) return undefined;
     if (this.#resumable && problem.code !== "UPSTREAM_REFUSED") return undefined;
     this.#answered = true;
+    this.#failed = true;
     const message = `${problem.message}; whether the call had an effect is not known`;
     return JSON.stringify(rpcRefusal(request.id, problem, message));
   }
@@ -105,6 +112,7 @@ export class AnswerRelay {
 
   async #answer(value: unknown): Promise<string> {
     const { request, visibleTools } = this.#deps;
+    this.#failed = isRecord(value) && value["error"] !== undefined;
     const listed = request?.method === "tools/list" && isRecord(value) && "result" in value;
     return this.#clean(listed ? { ...value, result: await visibleTools(value["result"]) } : value);
   }

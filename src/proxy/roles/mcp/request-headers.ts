@@ -18,7 +18,8 @@ export function buildMcpHeaders(given: {
   lastEventId: string | undefined;
 }): Record<string, string> {
   const { exchange, message, credential } = given;
-  const version = exchange.header("mcp-protocol-version");
+  const stated = message?.kind === "response" ? undefined : message && versionOf(message);
+  const version = stated ?? exchange.header("mcp-protocol-version");
   return {
     accept: exchange.method === "GET" ? "text/event-stream" : "application/json, text/event-stream",
     "accept-encoding": "identity",
@@ -56,6 +57,8 @@ export function headerMismatch(
   message: Message | undefined,
 ): string | undefined {
   if (!isModern(message)) return undefined;
+  const version = exchange.header("mcp-protocol-version");
+  if (version !== undefined && version !== versionOf(message)) return "MCP-Protocol-Version";
   const method = exchange.header("mcp-method");
   if (method !== undefined && method !== message.method) return "Mcp-Method";
   const name = exchange.header("mcp-name");
@@ -68,8 +71,14 @@ export function headerMismatch(
 
 function isModern(message: Message | undefined): message is Extract<Message, { method: string }> {
   if (message === undefined || message.kind === "response") return false;
-  const meta = message.params?.["_meta"];
-  return isRecord(meta) && typeof meta[VERSION_META] === "string";
+  return versionOf(message) !== undefined;
+}
+
+/** The protocol's version as the body of a modern message says it. */
+function versionOf({ params }: Extract<Message, { method: string }>): string | undefined {
+  const meta = params?.["_meta"];
+  const version = isRecord(meta) ? meta[VERSION_META] : undefined;
+  return typeof version === "string" ? version : undefined;
 }
 
 function nameOf(message: Extract<Message, { method: string }>): string | undefined {

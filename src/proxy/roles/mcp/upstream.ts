@@ -128,12 +128,13 @@ export class McpRole {
     }
     const target = await findTarget(this.#deps, exchange, caller, server, message);
     const answer = await this.#ask(exchange, target, message, withoutRefusedCapabilities(body));
+    const relay = this.#relay(exchange, target, message);
     try {
-      await this.#answerPost(exchange, target, message, answer);
+      await this.#answerPost(exchange, target, message, answer, relay);
     } finally {
       discardBody(answer);
     }
-    return answer.statusCode < 400 ? "ok" : "upstream_error";
+    return answer.statusCode < 400 && !relay.failed ? "ok" : "upstream_error";
   }
 
   async #answerPost(
@@ -141,10 +142,10 @@ export class McpRole {
     target: Target,
     message: Message,
     answer: Answer,
+    relay: AnswerRelay,
   ): Promise<void> {
     const { what, redactor } = target;
     if (isFailure(answer.statusCode)) throw failure(target, answer);
-    const relay = this.#relay(exchange, target, message);
     const headers = this.#answerHeaders(target, answer);
     const type = oneHeader(answer.headers, "content-type")?.split(";")[0]?.trim().toLowerCase();
     if (answer.statusCode >= 400) {
