@@ -1,5 +1,5 @@
 /**
- * Stands between a client and a real API server and does what networks and busy servers do: cuts
+ * Stands between a client and a real server (the API server, a vault) and does what networks and busy servers do: cuts
  * connections, swallows traffic, refuses with a status, loses the answer of a call that went
  * through, delays watches. Plain HTTP in front; the admin's certificate is used behind.
  */
@@ -17,8 +17,9 @@ import { PassThrough } from "node:stream";
 export interface FaultProxyTarget {
   url: string;
   ca: Buffer;
-  cert: Buffer;
-  key: Buffer;
+  /** Of the client, where the server asks for one. */
+  cert?: Buffer;
+  key?: Buffer;
 }
 
 export interface ProxiedRequest {
@@ -60,7 +61,8 @@ export class FaultProxy {
   /** Use `start`. */
   constructor(target: FaultProxyTarget) {
     this.#target = target;
-    this.#agent = new Agent({ ca: target.ca, cert: target.cert, key: target.key, keepAlive: true });
+    const { url: _url, ...tls } = target;
+    this.#agent = new Agent({ ...tls, keepAlive: true });
     const handle: RequestListener = (incoming, outgoing) => this.#handle(incoming, outgoing);
     this.#server = createServer(handle);
     this.#server.on("connection", (socket: Socket) => {

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { Agent, request } from "undici";
 import { createSelfSignedCertificate } from "../../src/operator/issuer/certificate.ts";
-import { AUDIENCES, type Jwks } from "../../src/protocol/tokens.ts";
+import { AUDIENCES, ISSUER, type Jwks } from "../../src/protocol/tokens.ts";
 import { freePort } from "./redis-server.ts";
 
 const run = promisify(execFile);
@@ -203,6 +203,7 @@ class Server implements VaultServer {
         createPublicKey({ key, format: "jwk" }).export({ type: "spki", format: "pem" }),
       ),
       jwt_supported_algs: ["EdDSA"],
+      bound_issuer: ISSUER,
     });
     const mounts = (await this.api("GET", "sys/auth")) as Record<string, { accessor: string }>;
     const metadata = `identity.entity.aliases.${mounts["jwt/"]?.accessor}.metadata`;
