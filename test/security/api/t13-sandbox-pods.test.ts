@@ -227,6 +227,13 @@ const forbidden: { name: string; change: Change; message: string }[] = [
     message: "seccomp",
   },
   {
+    name: "a claim of a device",
+    change: (pod) => {
+      pod.spec.resourceClaims = [{ name: "device", resourceClaimName: "x" }];
+    },
+    message: "resourceClaims",
+  },
+  {
     name: "a host port",
     change: (pod) => {
       container(pod).ports = [{ containerPort: 7080, hostPort: 7080 }];
@@ -431,6 +438,23 @@ describe("with the policy", () => {
     expect(removed.stderr).toContain("isolation policies select by it");
     expect(changed.stderr).toContain("isolation policies select by it");
     expect(other.code).toBe(0);
+  });
+
+  it("the label cannot be lost by way of the pod's status, which can otherwise be written", async () => {
+    await apply(aPod(ours, "reported"));
+    const status = (patch: object) =>
+      api.kubectl([
+        ...["-n", ours, "patch", "pod", "reported", "--subresource=status", "--type=merge"],
+        ...["-p", JSON.stringify(patch)],
+      ]);
+
+    const removed = await status({ metadata: { labels: { "drover.dev/sandbox": null } } });
+    const changed = await status({ metadata: { labels: { "drover.dev/sandbox": "no" } } });
+    const reported = await status({ status: { message: "from its kubelet" } });
+
+    expect(removed.stderr).toContain("drover-sandbox-labels");
+    expect(changed.stderr).toContain("drover-sandbox-labels");
+    expect(reported).toMatchObject({ code: 0, stderr: "" });
   });
 
   it("no ephemeral container can be added to a running sandbox", async () => {

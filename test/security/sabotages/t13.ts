@@ -70,4 +70,11 @@ export const sabotages: readonly Sabotage[] = [
     replace: "operations: [CREATE]",
     name: "removed nor changed|made a sandbox",
   },
+  {
+    ...common,
+    defence: "The label that isolates a sandbox cannot be lost by way of the pod's status",
+    find: "resources: [pods/status]",
+    replace: "resources: [pods/log]",
+    name: "the pod's status",
+  },
 ];
