@@ -1,7 +1,7 @@
 import { execFile } from "node:child_process";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { CredentialSource } from "../../../src/credentials/credential-source.ts";
 import { credentialValue } from "../../../src/credentials/credential-value.ts";
 import type { BindingReader } from "../../../src/protocol/session-ports.ts";
@@ -22,6 +22,12 @@ import { systemClock } from "../../../src/runtime/clock.ts";
 import { AppError } from "../../../src/runtime/errors.ts";
 import { createLogger } from "../../../src/runtime/logger.ts";
 import { Registry } from "../../../src/runtime/metrics.ts";
+import {
+  GIT_DEFAULTS,
+  gitEnvironment,
+  gitFiles,
+  renderGitConfig,
+} from "../../../src/sandbox/git-config.ts";
 import { aSnapshot } from "../../builders/snapshot.ts";
 import { GitHost } from "../../fakes/git-host.ts";
 import type { Cleanups } from "./rig.ts";
@@ -67,6 +73,7 @@ export class GitRig {
   readonly uses: ServedUse[];
   readonly reports: CredentialReport[];
   readonly registry: Registry;
+  readonly snapshot: SessionSnapshot;
   /** Milliseconds by which the edge's clock is ahead: what it holds gets older at once. */
   ahead = 0;
 
@@ -125,6 +132,7 @@ export class GitRig {
       ],
     ]);
     const snapshot = snapshotOf(host, options);
+    this.snapshot = snapshot;
     this.edge = createEdgeServer({
       issuer: { keys: async () => ({ keys: [key.publicJwk] }) },
       bindings: { readBinding: async (id) => this.bindings.get(id) ?? null },
@@ -166,27 +174,25 @@ export class GitRig {
     return this.host.repositoryUrl("team/app");
   }
 
-  /** What the daemon of a sandbox gives every process (sandbox/git-config.ts). */
+  /** What the daemon of a sandbox gives every process of its tools. */
   get gitEnv(): Record<string, string> {
     return {
       PATH: process.env["PATH"] ?? "",
       HOME: this.home,
-      GIT_CONFIG_NOSYSTEM: "1",
-      GIT_TERMINAL_PROMPT: "0",
-      GIT_CONFIG_COUNT: "1",
-      GIT_CONFIG_KEY_0: "include.path",
-      GIT_CONFIG_VALUE_0: join(this.home, ".git-transport"),
+      ...gitEnvironment(gitFiles(join(this.home, ".state"))),
     };
   }
 
   async #writeGitConfig(): Promise<void> {
-    const lines = [
-      `[user]\n\tname = Agent\n\temail = agent@drover.invalid`,
-      `[http "${this.url}/"]\n\textraHeader = "Authorization: Bearer ${this.token}"`,
-      `[url "${this.url}/git/app"]\n\tinsteadOf = ${this.repositoryUrl}`,
-      `\tinsteadOf = ${this.repositoryUrl}.git`,
-    ];
-    await writeFile(join(this.home, ".git-transport"), `${lines.join("\n")}\n`, { mode: 0o600 });
+    const { transport, defaults } = gitFiles(join(this.home, ".state"));
+    await mkdir(dirname(transport), { recursive: true });
+    await writeFile(defaults, GIT_DEFAULTS);
+    const text = renderGitConfig({
+      edgeUrl: this.url,
+      sandboxToken: this.token,
+      repositories: this.snapshot.repositories.map(({ name, url }) => ({ name, url, path: name })),
+    });
+    await writeFile(transport, text, { mode: 0o600 });
   }
 
   /** Real git in the sandbox; never throws for its exit code. */

@@ -202,11 +202,11 @@ export class GitRole {
     { exchange, route }: Visit,
     { what, redactor }: Upstream,
     kind: AnswerKind,
-    { body }: Dispatcher.ResponseData,
+    answer: Dispatcher.ResponseData,
   ): Promise<void> {
     const { sizes } = this.#deps;
     const most = { refs: sizes.refs, fetch: sizes.fetchAnswer, push: sizes.pushAnswer }[kind];
-    const chunks = limited(body, most, `the answer of ${what}`, unusableAnswer);
+    const chunks = limited(answer.body, most, `the answer of ${what}`, unusableAnswer);
     try {
       exchange.start(200, headersOf(route));
       for await (const packets of relayPackets(chunks, redactor, kind)) {
