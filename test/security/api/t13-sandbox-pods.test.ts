@@ -444,8 +444,14 @@ describe("with the policy", () => {
     await apply(aPod(ours, "reported"));
     const status = (patch: object) =>
       api.kubectl([
-        ...["-n", ours, "patch", "pod", "reported", "--subresource=status", "--type=merge"],
-        ...["-p", JSON.stringify(patch)],
+        "-n",
+        ours,
+        "patch",
+        "pod",
+        "reported",
+        "--subresource=status",
+        "--type=merge",
+        `--patch=${JSON.stringify(patch)}`,
       ]);
 
     const removed = await status({ metadata: { labels: { "drover.dev/sandbox": null } } });
