@@ -1,0 +1,189 @@
+import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
+import {
+  apply,
+  get,
+  kubectl,
+  type LogEntry,
+  list,
+  readLog,
+  SYSTEM,
+  sandboxPods,
+  sessionIdOf,
+  waitCompleted,
+} from "./cluster.ts";
+import { type GitPod, REPOSITORY, startGitHost } from "./git-pod.ts";
+import { GIT, MODEL_KEY, session } from "./installation.ts";
+import { everywhere, findIn, readableIn } from "./marker-search.ts";
+import { seenByNotes } from "./notes.ts";
+import { type VaultBed, vaultBed } from "./vault-bed.ts";
+import { putSecret } from "./vault-setup.ts";
+
+const NOTES_TOKEN = "CNRY-e2e-delivery-notes-token";
+const GIT_TOKEN = "CNRY-e2e-delivery-git-token";
+const MARKERS = [NOTES_TOKEN, GIT_TOKEN, MODEL_KEY];
+const NAME = "delivery";
+
+let bed: VaultBed;
+let git: GitPod;
+beforeAll(async () => {
+  bed = await vaultBed([NOTES_TOKEN]);
+  git = await startGitHost(bed.namespace, GIT_TOKEN);
+}, 300_000);
+afterAll(async () => {
+  await bed?.close();
+}, 120_000);
+
+describe("a session with three credentials in a real vault", () => {
+  let log: LogEntry[] = [];
+  const results = () => log.filter(({ type }) => type === "tool.result").map(({ data }) => data);
+
+  it("completes from kubectl apply alone", async () => {
+    const place = (path: string) => ({ namespace: bed.namespace, vault: NAME, path });
+    await putSecret(bed.vault, place("notes"), NOTES_TOKEN);
+    await putSecret(bed.vault, place("app"), GIT_TOKEN);
+    await putSecret(bed.vault, place("model"), MODEL_KEY);
+
+    await apply(bed.namespace, vault, delivery());
+    await waitCompleted(bed.namespace, NAME, 150);
+
+    log = await readLog(await sessionIdOf(bed.namespace, NAME));
+    expect(results()).toHaveLength(4);
+  }, 240_000);
+
+  it("called a tool of a server that wants a credential", async () => {
+    expect(results()[0]).toMatchObject({
+      is_error: false,
+      content: `noted "from a vault" for Bearer [redacted:${NAME}/notes]`,
+    });
+    expect(await seenByNotes(bed.namespace)).toHaveLength(1);
+  });
+
+  it("cloned a private repository, committed, and pushed to its branch", async () => {
+    expect(results()[1]).toMatchObject({ is_error: false });
+    expect(results()[1]?.["content"]).toContain("agent/note");
+    expect(await git.refs()).toContain("refs/heads/agent/note");
+    expect(await git.log()).toContain("Written in a sandbox that holds no token.");
+    const asked = await git.requests();
+    expect(asked.length).toBeGreaterThan(3);
+    const basic = Buffer.from(`x-access-token:${GIT_TOKEN}`).toString("base64");
+    // git's own first try carries nothing; what was answered carried the token.
+    expect(asked.map(({ headers }) => headers["authorization"])).toContain(`Basic ${basic}`);
+    for (const { url } of asked) expect(url).toMatch(/^\/team\/app(\.git)?\//);
+  });
+
+  it("was refused on main, with the reason in its transcript", async () => {
+    expect(results()[2]).toMatchObject({ is_error: true });
+    expect(results()[2]?.["content"]).toContain("policy: this session may push to agent/** only");
+    expect(await git.log()).not.toContain("straight to main");
+  });
+
+  it("found nothing when it looked for a credential", async () => {
+    expect(results()[3]?.["content"]).toContain("looked everywhere");
+    expect(findIn({ log: JSON.stringify(log) }, MARKERS)).toEqual([]);
+  });
+
+  it("left no token in any object, Event, log, request or in Redis", async () => {
+    const places = await everywhere([SYSTEM]);
+
+    expect(places["redis"]).toContain("from a vault");
+    expect(places["logs"]).toContain("session claimed");
+    expect(findIn(places, MARKERS)).toEqual([]);
+  }, 60_000);
+
+  it("left no token where its sandbox, a harness, or the file system of a proxy can be read", async () => {
+    const [sandbox] = await sandboxPods(bed.namespace);
+    const where = [sandbox?.metadata.name ?? "", "-n", bed.namespace];
+    expect(await readableIn(where, MARKERS)).toEqual([]);
+    for (const component of ["harness", "edge"]) {
+      const selector = `app.kubernetes.io/component=${component}`;
+      for (const { metadata } of await list("pods", SYSTEM, selector)) {
+        const containers = component === "harness" ? ["harness", "proxy"] : ["edge"];
+        for (const container of containers) {
+          const inside = [metadata.name, "-n", SYSTEM, "-c", container];
+          expect(await readableIn(inside, [NOTES_TOKEN, GIT_TOKEN])).toEqual([]);
+        }
+      }
+    }
+  }, 120_000);
+
+  it("the vault's status tells entry by entry that they were read, and not what they are", async () => {
+    const { status } = await get("cvt", bed.namespace, NAME);
+    const deadline = Date.now() + 40_000;
+    let entries = status?.["entries"] as { name: string; resolved: string }[];
+    while (entries.some(({ resolved }) => resolved !== "True") && Date.now() < deadline) {
+      const now = await get("cvt", bed.namespace, NAME);
+      entries = now.status?.["entries"] as typeof entries;
+    }
+    expect(entries.map(({ name, resolved }) => `${name} ${resolved}`).toSorted()).toEqual([
+      "app True",
+      "model True",
+      "notes True",
+    ]);
+  }, 60_000);
+
+  it("the sandbox's own token is of no use from another pod", async () => {
+    const [sandbox] = await sandboxPods(bed.namespace);
+    const name = sandbox?.metadata.name ?? "";
+    const config = await kubectl([
+      "exec",
+      name,
+      "-n",
+      bed.namespace,
+      "--",
+      "git",
+      "config",
+      "--file=/var/lib/drover/git/config",
+      "--get-regexp",
+      "extraheader",
+    ]);
+    const [, edge = "", token = ""] =
+      /^http\.(\S+?)\/?\.extraheader Authorization: Bearer (\S+)$/im.exec(config) ?? [];
+    expect(token).not.toBe("");
+    const ask = `fetch("${edge}/git/app/info/refs?service=git-upload-pack",
+      { headers: { authorization: "Bearer " + process.argv[1] } })
+      .then((answer) => console.log(answer.status))`;
+
+    const here = ["exec", name, "-n", bed.namespace, "--", "node", "-e", ask, token];
+    const elsewhere = ["exec", "deploy/git", "-n", bed.namespace, "--", "node", "-e", ask, token];
+    expect((await kubectl(here)).trim()).toBe("200");
+    expect((await kubectl(elsewhere)).trim()).toBe("403");
+  }, 60_000);
+});
+
+const repositoryUrl = `http://${GIT.host}:${GIT.port}/${REPOSITORY}`;
+
+const vault = {
+  apiVersion: "drover.dev/v1alpha1",
+  kind: "CredentialVault",
+  metadata: { name: NAME },
+  spec: {
+    entries: [
+      {
+        name: "notes",
+        mcpServerUrl: "http://notes.e2e-vault.svc.cluster.local:8080/mcp",
+        vaultRef: { path: "notes" },
+      },
+      { name: "app", repositoryUrl, vaultRef: { path: "app" } },
+      { name: "model", modelProvider: "anthropic", vaultRef: { path: "model" } },
+    ],
+  },
+};
+
+function delivery(): object {
+  return session(NAME, "delivery", {
+    agent: {
+      model: "scripted:delivery",
+      mcpServers: [{ name: "notes", url: bed.notesUrl }],
+      tools: [
+        { type: "agent_toolset_20260401" },
+        {
+          type: "mcp_toolset",
+          mcpServerName: "notes",
+          defaultConfig: { permissionPolicy: "always_allow" },
+        },
+      ],
+    },
+    vaultRefs: [{ name: NAME }],
+    repositories: [{ name: "app", url: repositoryUrl, pushBranches: ["agent/**"] }],
+  });
+}
