@@ -31,9 +31,9 @@ export const sabotages: readonly Sabotage[] = [
     case: "T25",
     defence: "Each request finds its own target: nothing of an earlier one is used again",
     file: "src/proxy/roles/mcp/upstream.ts",
-    find: "const target = await findTarget(this.#deps, caller, server, message);",
+    find: "const target = await findTarget(this.#deps, exchange, caller, server, message);",
     replace:
-      "const target = await (this.kept ??= findTarget(this.#deps, caller, server, message));",
+      "const target = await (this.kept ??= findTarget(this.#deps, exchange, caller, server, message));",
     test,
   },
 ];
