@@ -58,8 +58,7 @@ async function vaultToken(): Promise<string> {
 }
 
 it("reads the session's own credential, and the tool's server gets it", async () => {
-  await session.callUntilServed();
-
+  expect(await session.callUntilServed()).toMatchObject({ result: {} });
   expect(bed.received.at(-1)?.headers.authorization).toBe(`Bearer ${own}`);
   expect((await readAs("t/team-a/v/main/docs"))?.data).toEqual({ token: own });
 });

@@ -48,7 +48,7 @@ export interface VaultSession {
   identity(): Promise<CredentialRequest["session"]>;
   /** Calls the tool, once. */
   call(): Promise<ToolAnswer>;
-  /** Calls it until it is answered well: for what comes back by itself. */
+  /** Calls it until it is answered well, for some seconds: for what comes back by itself. */
   callUntilServed(): Promise<ToolAnswer>;
 }
 
@@ -153,13 +153,13 @@ function newSession(rig: Rig, url: string, number: number): VaultSession {
     identity: async () => ({ id, token: new Secret(await rig.token(id, lease)) }),
     call,
     callUntilServed: async () => {
-      const deadline = Date.now() + 10_000;
-      for (;;) {
-        const answer = await call();
-        if (answer.error === undefined) return answer;
-        if (Date.now() > deadline) throw new Error(`not served again: ${answer.error.message}`);
+      const deadline = Date.now() + 5000;
+      let answer = await call();
+      while (answer.error !== undefined && Date.now() < deadline) {
         await sleep(50);
+        answer = await call();
       }
+      return answer;
     },
   };
 }

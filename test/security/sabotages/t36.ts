@@ -56,6 +56,6 @@ export const sabotages: readonly Sabotage[] = [
     find: "`cannot ${what}: ${reason}`, {\n    // For logs",
     replace: "`cannot ${what}: ${reason} ${text}`, {\n    // For logs",
     test,
-    name: "neither the credential",
+    name: "answers 500|neither the credential",
   },
 ];
