@@ -143,12 +143,25 @@ describe("the dashboard", () => {
   });
 });
 
-it("a name means one thing: no two processes export a metric of ours under it", () => {
-  const shared = ["drover_build_info"];
-  const names = METRIC_PROCESSES.flatMap((process) => [...metricsOf(process).keys()]);
-  const twice = names.filter((name, at) => names.indexOf(name) !== at);
+describe("a name means one thing", () => {
+  it("no two processes export a metric of ours under it", () => {
+    const shared = ["drover_build_info"];
+    const separate = METRIC_PROCESSES.filter((process) => process !== "edge");
+    const names = separate.flatMap((process) => [...metricsOf(process).keys()]);
+    const twice = names.filter((name, at) => names.indexOf(name) !== at);
 
-  expect(twice.filter((name) => name.startsWith("drover_") && !shared.includes(name))).toEqual([]);
+    expect(twice.filter((name) => name.startsWith("drover_") && !shared.includes(name))).toEqual(
+      [],
+    );
+  });
+
+  it("the edge is the proxy in another place: what both export is the same", () => {
+    const proxy = metricsOf("proxy");
+    const both = [...metricsOf("edge")].filter(([name]) => proxy.has(name));
+
+    expect(both.length).toBeGreaterThan(5);
+    for (const [name, metric] of both) expect(metric).toEqual(proxy.get(name));
+  });
 });
 
 describe("the check itself", () => {
