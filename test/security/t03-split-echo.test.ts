@@ -1,0 +1,106 @@
+import type { ServerResponse } from "node:http";
+import { setImmediate as turn } from "node:timers/promises";
+import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
+import { array, assert, asyncProperty, integer } from "fast-check";
+import { Cleanups, type Rig, startUpstream, type Upstream } from "../integration/proxy/rig.ts";
+import { call, sessionWithServer } from "../integration/proxy/session-with-server.ts";
+import { ProxySweep } from "./proxy-sweep.ts";
+import { newMarker } from "./sweeper.ts";
+
+/**
+ * T03: the server writes its echo in two pieces, cut at every byte there is, and in random pieces. No
+ * cut may let the credential through, and what comes out is the same text whatever the cut.
+ */
+const cleanups = new Cleanups();
+const secret = newMarker("T03");
+const hex = Buffer.from(secret).toString("hex");
+const base64 = Buffer.from(`x${secret}y`).toString("base64");
+/** Characters of several bytes, so that cuts also fall inside a character. */
+const text = `é${secret}é ${hex} ${base64}`;
+const event = Buffer.from(
+  `data: ${JSON.stringify({ jsonrpc: "2.0", id: 1, result: { content: [{ type: "text", text }] } })}\n\n`,
+);
+const raw = Buffer.from(`event: x\ndata: {"text":"${text}"}\n\n`);
+
+let cuts: number[] = [];
+let rig: Rig;
+let upstreams: Upstream[];
+let sweep: ProxySweep;
+
+/** Each piece in a write of its own, and a turn of the loop between them: packets of their own. */
+async function writePieces(response: ServerResponse, bytes: Buffer): Promise<void> {
+  response.writeHead(200, { "content-type": "text/event-stream" });
+  response.socket?.setNoDelay(true);
+  let from = 0;
+  for (const cut of [...cuts, bytes.length]) {
+    response.write(bytes.subarray(from, cut));
+    from = cut;
+    await turn();
+    await turn();
+  }
+  response.end();
+}
+
+beforeAll(async () => {
+  const model = await startUpstream(cleanups, (_received, response) => {
+    writePieces(response, raw).catch(() => {});
+  });
+  const session = await sessionWithServer(
+    cleanups,
+    secret,
+    (_received, response) => {
+      writePieces(response, event).catch(() => {});
+    },
+    { modelBaseUrl: model.url, modelApiKey: secret, requestsPerMinute: 1_000_000 },
+  );
+  rig = session.rig;
+  upstreams = [model, session.upstream];
+  sweep = new ProxySweep(rig, [secret]);
+});
+
+afterAll(async () => await cleanups.run());
+
+async function ask(path: string, at: readonly number[]): Promise<string> {
+  cuts = [...new Set(at)].toSorted((a, b) => a - b);
+  const body = path.startsWith("/mcp") ? call("echo") : {};
+  return (await sweep.answer(await rig.post(path, body))).split("\n\n").slice(1).join("\n\n");
+}
+
+describe.each([
+  { path: "/mcp/docs", bytes: event, id: "main/docs" },
+  { path: "/model/v1/messages", bytes: raw, id: "model-key" },
+])("an echo in a stream of $path", ({ path, bytes, id }) => {
+  const marker = `[redacted:${id}]`;
+
+  it("is taken out, cut at any byte", async () => {
+    const whole = await ask(path, []);
+    expect(whole.split(marker)).toHaveLength(4);
+    expect(whole).toContain(`é${marker}é ${marker} `);
+
+    const others: number[] = [];
+    for (let cut = 1; cut < bytes.length; cut += 1) {
+      if ((await ask(path, [cut])) !== whole) others.push(cut);
+    }
+
+    expect(others).toEqual([]);
+  });
+
+  it("is taken out, cut into any pieces", async () => {
+    const whole = await ask(path, []);
+    const pieces = array(integer({ min: 1, max: bytes.length - 1 }), { maxLength: 40 });
+
+    await assert(
+      asyncProperty(pieces, async (at) => {
+        expect(await ask(path, at)).toBe(whole);
+      }),
+      { numRuns: 40 },
+    );
+  });
+});
+
+it("nothing was found anywhere, and both servers had the credential", async () => {
+  expect(await sweep.found()).toEqual([]);
+  const [model, server] = upstreams;
+  expect(model?.received[0]?.headers["x-api-key"]).toBe(secret);
+  expect(server?.received[0]?.headers.authorization).toBe(`Bearer ${secret}`);
+});
