@@ -7,7 +7,7 @@ import type { SessionEvent } from "../../src/protocol/session-event.ts";
 import type { SessionRef } from "../../src/sessions/session-log.ts";
 import { FakeEdge } from "../fakes/fake-edge.ts";
 import { GitHost } from "../fakes/git-host.ts";
-import { eventsOf, external, HarnessBed } from "./harness-bed.ts";
+import { eventsOf, external, HarnessBed, type WorkerWrap } from "./harness-bed.ts";
 import { expectInvariants } from "./harness-invariants.ts";
 
 /** Worker, daemon, git and git host are real; the edge between them only changes the credential. */
@@ -104,21 +104,23 @@ describe("repositories of a session", () => {
   it("a worker that dies while a clone runs: the next one joins it, and the call runs once", async () => {
     const open = Promise.withResolvers<void>();
     edge.gate = open.promise;
-    const first = bed.startWorker();
+    let asked = 0;
+    const counting: WorkerWrap = {
+      sandboxClient: (client) => ({
+        ...client,
+        repositories: (...request) => {
+          asked += 1;
+          return client.repositories(...request);
+        },
+      }),
+    };
+    const first = bed.startWorker(counting);
     const ref = await begin("read");
     await bed.until(ref, "the clone", () => edge.shown.length > 0);
     await first.kill();
-    let joined = false;
-    bed.startWorker({
-      sandboxClient: (client) => ({
-        ...client,
-        repositories: (...asked) => {
-          joined = true;
-          return client.repositories(...asked);
-        },
-      }),
-    });
-    await bed.until(ref, "a takeover", () => joined);
+    const before = asked;
+    bed.startWorker(counting);
+    await bed.until(ref, "a takeover", () => asked > before);
     open.resolve();
     const events = await bed.idle(ref);
 
