@@ -62,6 +62,8 @@ async function rig(changes: Partial<SandboxRepositoriesDeps> = {}) {
   const rigged = {
     asked: [] as RepositoriesRequest[],
     answer: (): States => READY,
+    /** Answers wait for it. */
+    gate: Promise.resolve(),
     live,
     errors: () =>
       journal.state.events.flatMap((event) => (event.type === "session.error" ? [event.data] : [])),
@@ -82,6 +84,7 @@ async function rig(changes: Partial<SandboxRepositoriesDeps> = {}) {
         client: {
           repositories: async (_address, request) => {
             rigged.asked.push(request);
+            await rigged.gate;
             return rigged.answer();
           },
         },
@@ -151,8 +154,13 @@ describe("a repository that cannot be cloned", () => {
   it("is told to the model once and to the log once, by whoever holds the session", async () => {
     const rigged = await rig();
     rigged.answer = () => FAILED;
+    const open = Promise.withResolvers<void>();
+    rigged.gate = open.promise;
     const first = rigged.hold();
-    await Promise.all([first.prepare(rigged.live, never), first.prepare(rigged.live, never)]);
+    const both = Promise.all([1, 2].map(() => first.prepare(rigged.live, never)));
+    while (rigged.asked.length < 2) await clock.settle();
+    open.resolve();
+    await both;
 
     expect(first.takeNotices(rigged.live)).toBe(
       'Repository "app" could not be cloned into app: fatal: repository not found. It is tried again with a later call.\n',
