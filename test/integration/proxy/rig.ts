@@ -65,6 +65,9 @@ export interface Upstream {
   received: Received[];
   /** Set when a client left before its answer was complete. */
   aborted: number;
+  /** How many were opened, also by those who never asked anything. */
+  connections: number;
+  dropConnections(): void;
 }
 
 /** A real HTTP server that records what it got; `handle` writes the answer. */
@@ -73,7 +76,15 @@ export async function startUpstream(
   handle: (received: Received, response: ServerResponse, request: IncomingMessage) => void,
   options: { readBody?: boolean } = {},
 ): Promise<Upstream> {
-  const upstream: Upstream = { port: 0, authority: "", url: "", received: [], aborted: 0 };
+  const upstream: Upstream = {
+    port: 0,
+    authority: "",
+    url: "",
+    received: [],
+    aborted: 0,
+    connections: 0,
+    dropConnections: () => server.closeAllConnections(),
+  };
   const server = createServer((request, response) => {
     response.once("close", () => {
       if (!response.writableFinished) upstream.aborted += 1;
@@ -94,6 +105,9 @@ export async function startUpstream(
       received.body += chunk.toString("utf8");
     });
     request.on("end", () => handle(received, response, request));
+  });
+  server.on("connection", () => {
+    upstream.connections += 1;
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   cleanups.add(async () => {
