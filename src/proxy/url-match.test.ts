@@ -29,6 +29,7 @@ describe("parseServerUrl", () => {
 
   it.each([
     "https://user:secret@mcp.example.com/",
+    "https:user:secret@mcp.example.com/",
     "https://@mcp.example.com/",
     "https://mcp.example.com\\@evil.example/",
     "https://mcp.example.com./",

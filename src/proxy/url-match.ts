@@ -24,6 +24,8 @@ export function parseServerUrl(text: string): ServerUrl {
   if (/^[a-z]+:\/\/[^/?#]*@/i.test(text)) throw refuse("has a user part");
   const url = URL.parse(text);
   if (url === null) throw refuse("is not a URL");
+  // Without the two slashes the parser takes it all the same.
+  if (url.username !== "" || url.password !== "") throw refuse("has a user part");
   if (url.protocol !== "https:" && url.protocol !== "http:") throw refuse("is not http or https");
   if (url.hostname.endsWith(".")) throw refuse("has a host that ends with a dot");
   if (!/^(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])$/.test(url.hostname)) throw refuse("has an odd host");

@@ -14,8 +14,10 @@ export class ProxySweep {
 
   /** All that can be seen of the answer; it is searched. */
   async answer(response: Response): Promise<string> {
+    const bytes = await response.clone().arrayBuffer();
     const seen = await everythingOf(response);
     this.#sweeper.text("answer", seen);
+    this.#sweeper.text("answer's body", new Uint8Array(bytes));
     return seen;
   }
 

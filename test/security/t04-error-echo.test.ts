@@ -121,4 +121,23 @@ describe("a credential in an error", () => {
     expect(model.received[0]?.headers["x-api-key"]).toBe(secret);
     expect(await sweep.found()).toEqual([]);
   });
+
+  it("is not looked for in headers that nobody needs: they are not passed on", async () => {
+    const secret = newMarker("T04");
+    const model = await startUpstream(cleanups, (_received, response) => {
+      response.writeHead(401, { "www-authenticate": secret, "set-cookie": "a=b", "x-debug": "1" });
+      response.end("{}");
+    });
+    const { rig } = await sessionWithServer(cleanups, secret, undefined, {
+      modelBaseUrl: model.url,
+      modelApiKey: secret,
+    });
+
+    const { headers } = await rig.post("/model/v1/messages", {});
+
+    expect(model.received[0]?.headers["x-api-key"]).toBe(secret);
+    for (const name of ["www-authenticate", "set-cookie", "x-debug"]) {
+      expect(headers.get(name)).toBeNull();
+    }
+  });
 });

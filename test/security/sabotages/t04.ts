@@ -34,7 +34,7 @@ export const sabotages: readonly Sabotage[] = [
     find: 'return RESPONSE_HEADERS.includes(name) || name.startsWith("anthropic-ratelimit-");',
     replace: "return !/^(content-length|transfer-encoding|connection|trailer)$/.test(name);",
     test,
-    name: "packed|headers of the model",
+    name: "headers that nobody needs",
   },
   {
     case: "T04",
