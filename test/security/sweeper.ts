@@ -5,7 +5,7 @@
  * repositories object by object.
  */
 import { randomBytes } from "node:crypto";
-import { lstat, open, readdir, readFile, readlink } from "node:fs/promises";
+import { type FileHandle, lstat, open, readdir, readFile, readlink } from "node:fs/promises";
 import { join } from "node:path";
 import { unzipSync } from "node:zlib";
 import { Redis } from "ioredis";
@@ -20,6 +20,17 @@ export interface Finding {
   form: string;
 }
 
+interface Range {
+  from: number;
+  to: number;
+}
+
+interface Needle {
+  marker: string;
+  form: string;
+  bytes: Buffer;
+}
+
 const ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
 /** `CNRY-T01-` and 32 random characters: unlike anything else, and the case that planted it shows. */
@@ -32,7 +43,10 @@ export class Sweeper {
   readonly findings: Finding[] = [];
   /** How much was searched: a sweep of nothing must not pass for a clean one. */
   bytes = 0;
-  readonly #needles: { marker: string; form: string; bytes: Buffer }[];
+  readonly #needles: readonly Needle[];
+  /** By their first two bytes: one pass over a text looks for all of them. */
+  readonly #byStart = new Map<number, Needle[]>();
+  readonly #starts = new Uint8Array(1 << 16);
 
   constructor(markers: readonly string[]) {
     this.#needles = markers.flatMap((marker) =>
@@ -40,6 +54,11 @@ export class Sweeper {
         .map((form) => ({ marker, form, bytes: Buffer.from(form) }))
         .concat({ marker, form: `${marker} (UTF-16)`, bytes: Buffer.from(marker, "utf16le") }),
     );
+    for (const needle of this.#needles) {
+      const start = needle.bytes.readUInt16LE(0);
+      this.#starts[start] = 1;
+      this.#byStart.set(start, [...(this.#byStart.get(start) ?? []), needle]);
+    }
   }
 
   /** Logs, answers, requests that were recorded, transcripts. */
@@ -76,15 +95,14 @@ export class Sweeper {
   async memory(pids: Iterable<number>): Promise<void> {
     for (const pid of pids) {
       const maps = await readFile(`/proc/${pid}/maps`, "utf8");
-      const memory = await open(`/proc/${pid}/mem`);
+      const [memory, pages] = [await open(`/proc/${pid}/mem`), await open(`/proc/${pid}/pagemap`)];
       try {
-        for (const line of maps.split("\n")) {
-          const range = /^([0-9a-f]+)-([0-9a-f]+) rw/.exec(line);
-          if (range === null) continue;
-          await this.#range(memory, pid, Number(`0x${range[1]}`), Number(`0x${range[2]}`));
+        for (const [, from, to] of maps.matchAll(/^([0-9a-f]+)-([0-9a-f]+) rw/gm)) {
+          const range = { from: Number(`0x${from}`), to: Number(`0x${to}`) };
+          for (const part of await usedPages(pages, range)) await this.#memory(memory, pid, part);
         }
       } finally {
-        await memory.close();
+        await Promise.all([memory.close(), pages.close()]);
       }
     }
   }
@@ -109,23 +127,19 @@ export class Sweeper {
     }
   }
 
-  async #range(
-    memory: Awaited<ReturnType<typeof open>>,
-    pid: number,
-    from: number,
-    to: number,
-  ): Promise<void> {
-    const chunk = Buffer.alloc(1 << 20);
+  async #memory(memory: FileHandle, pid: number, { from, to }: Range): Promise<void> {
+    const chunk = Buffer.alloc(Math.min(to - from, 1 << 20));
     // Chunks overlap, so that nothing is missed at a border.
     const overlap = Math.max(...this.#needles.map(({ bytes }) => bytes.length));
-    for (let at = from; at < to; at += chunk.length - overlap) {
+    for (let at = from; at < to; at += Math.max(chunk.length - overlap, 1)) {
       const length = Math.min(chunk.length, to - at);
       const bytesRead = await memory.read(chunk, 0, length, at).then(
         (result) => result.bytesRead,
-        () => 0, // guard pages and pages that went away
+        () => 0, // pages that went away
       );
       this.bytes += bytesRead;
       this.#look(`memory of process ${pid}`, chunk.subarray(0, bytesRead));
+      if (at + length === to) return;
     }
   }
 
@@ -152,14 +166,42 @@ export class Sweeper {
   }
 
   #look(place: string, bytes: Buffer): void {
-    for (const needle of this.#needles) {
-      if (!bytes.includes(needle.bytes)) continue;
-      const { marker, form } = needle;
+    const starts = this.#starts;
+    let start = 0;
+    for (let at = 0; at < bytes.length; at += 1) {
+      start = (start >> 8) | ((bytes[at] ?? 0) << 8);
+      if (starts[start] === 1 && at > 0) this.#compare(place, bytes, at - 1, start);
+    }
+  }
+
+  #compare(place: string, bytes: Buffer, at: number, start: number): void {
+    for (const { marker, form, bytes: needle } of this.#byStart.get(start) ?? []) {
+      if (!bytes.subarray(at, at + needle.length).equals(needle)) continue;
       if (!this.findings.some((one) => one.place === place && one.form === form)) {
         this.findings.push({ place, marker, form });
       }
     }
   }
+}
+
+const PAGE = 4096;
+const PAGE_ENTRY = 8;
+/** In the last byte of an entry: the page is in memory, or swapped out. */
+const IN_USE = 0b1100_0000;
+
+/** The parts of a range that were ever written: most of what a process reserves never was. */
+async function usedPages(pagemap: FileHandle, { from, to }: Range): Promise<Range[]> {
+  const entries = Buffer.alloc(((to - from) / PAGE) * PAGE_ENTRY);
+  await pagemap.read(entries, 0, entries.length, (from / PAGE) * PAGE_ENTRY);
+  const runs: Range[] = [];
+  for (let entry = 0; entry < entries.length; entry += PAGE_ENTRY) {
+    if (((entries[entry + PAGE_ENTRY - 1] ?? 0) & IN_USE) === 0) continue;
+    const page = from + (entry / PAGE_ENTRY) * PAGE;
+    const last = runs.at(-1);
+    if (last?.to === page) last.to += PAGE;
+    else runs.push({ from: page, to: page + PAGE });
+  }
+  return runs;
 }
 
 /** Raw, hex and base64, made without the product's code: base64 by encoding longer and longer texts. */
