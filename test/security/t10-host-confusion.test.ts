@@ -164,6 +164,7 @@ describe("a URL of an MCP server", () => {
 
   it.each([
     ["https://user@docs.example.com/mcp", "a user part"],
+    ["https://@docs.example.com/mcp", "a user part"],
     ["https:user:pass@docs.example.com/mcp", "a user part"],
     ["https://docs.example.com./mcp", "a dot"],
     ["https://docs.example.com\\@evil.test/mcp", "backslash"],

@@ -31,7 +31,7 @@ export const sabotages: readonly Sabotage[] = [
   },
   {
     case: "T10",
-    defence: "A user part is refused",
+    defence: "A user part is refused, an empty one too",
     file,
     find: 'if (/^[a-z]+:\\/\\/[^/?#]*@/i.test(text)) throw refuse("has a user part");',
     replace: "",
