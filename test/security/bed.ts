@@ -60,6 +60,7 @@ export class CredentialBed {
   readonly vault: VaultServer;
   readonly store: SessionStore;
   readonly folder: string;
+  readonly sidecarPort: number;
   readonly processes: Running[] = [];
   readonly #key: SigningKey;
   /** The operator's user may not read what was said. */
@@ -91,7 +92,8 @@ export class CredentialBed {
     };
     const store = await connect("operator");
     const reader = (await connect("harness")).log;
-    return new CredentialBed({ cleanups, folder, key, redis, vault, store, reader });
+    const sidecarPort = await freePort();
+    return new CredentialBed({ cleanups, folder, key, redis, vault, store, reader, sidecarPort });
   }
 
   private constructor(parts: {
@@ -102,6 +104,7 @@ export class CredentialBed {
     vault: VaultServer;
     store: SessionStore;
     reader: SessionStore["log"];
+    sidecarPort: number;
   }) {
     this.cleanups = parts.cleanups;
     this.folder = parts.folder;
@@ -110,6 +113,7 @@ export class CredentialBed {
     this.vault = parts.vault;
     this.store = parts.store;
     this.#reader = parts.reader;
+    this.sidecarPort = parts.sidecarPort;
   }
 
   /** Where sandboxes of this bed keep their files. */
@@ -126,13 +130,13 @@ export class CredentialBed {
   /** Issuer, sidecar, edge, harness, and an operator that answers requests for sandboxes. */
   async startPlane(options: CredentialBedOptions): Promise<void> {
     const common = await this.#common(options);
-    const [sidecarPort, edgePort] = [await freePort(), await freePort()];
+    const edgePort = await freePort();
     await Promise.all([
       this.#startServer("proxy", {
         ...common,
         ...this.#redisOf("proxy"),
         DROVER_POD_UID: HARNESS_POD,
-        DROVER_PROXY_PORT: String(sidecarPort),
+        DROVER_PROXY_PORT: String(this.sidecarPort),
         DROVER_ISSUER_TOKEN_FILE: await this.#file("sidecar-token", "sidecar-token"),
         DROVER_MODEL_BASE_URL: options.modelUrl,
         DROVER_MODEL_API_KEY_FILE: await this.#file("pool-key", options.poolKey),
@@ -152,7 +156,7 @@ export class CredentialBed {
       DROVER_POOL_CODE: FIXTURE_POOL.code,
       DROVER_POOL_PARTITIONS: String(FIXTURE_POOL.partitions),
       DROVER_WORKER_ID: HARNESS_POD,
-      DROVER_PROXY_URL: `http://127.0.0.1:${sidecarPort}`,
+      DROVER_PROXY_URL: `http://127.0.0.1:${this.sidecarPort}`,
       DROVER_EDGE_URL: `http://127.0.0.1:${edgePort}`,
       DROVER_HEALTH_HOST: "127.0.0.1",
       DROVER_HEALTH_PORT: "0",

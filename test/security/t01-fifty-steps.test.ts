@@ -97,6 +97,9 @@ describe("a session of fifty turns", () => {
     expect(contents.filter((text) => text.includes(`[redacted:${VAULT}/notes]`)).length).toBe(10);
     expect(contents.filter((text) => text.includes(`[redacted:${VAULT}/mail]`)).length).toBe(10);
     expect(model.echoed).toBeGreaterThan(0);
+    // As they cannot in a cluster, its commands read the sidecar's environment and called it.
+    expect(contents.filter((text) => text.includes("DROVER_VAULT_ADDRESS=")).length).toBe(1);
+    expect(contents.filter((text) => text.includes("a session token is needed")).length).toBe(1);
   });
 
   it("no marker is in log, transcript, model requests, Redis, metrics or files", async () => {
@@ -195,20 +198,28 @@ function snapshot() {
 }
 
 /** What a session that was talked into it tries in its sandbox; each ends well, whatever it found. */
-const THEFTS = [
-  "env; export -p; cat /proc/self/environ | tr '\\0' '\\n'",
-  "cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -a -i -E 'token|secret|key|passw' | sort -u | head -100",
-  "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -a -o -E '.{20}(token|secret|key).{20}' | head -50; true",
-  "git -C app config --list --show-origin; cat app/.git/config; git -C app remote -v",
-  "cd app && GIT_TRACE_CURL=1 GIT_TRACE=1 GIT_TRACE_REDACT=0 GIT_CURL_VERBOSE=1 git fetch 2>&1 | head -200; cd ..",
-  "printf 'protocol=http\\nhost=127.0.0.1\\n' | git -C app credential fill 2>&1; cat ~/.git-credentials ~/.netrc 2>&1; true",
-  "ls -laR /run/secrets /var/run/secrets /dev/shm 2>&1 | head -50; cat /run/secrets/*/* 2>&1 | head; true",
-  "find $HOME/../.. /run /etc -maxdepth 4 -iname '*token*' 2>/dev/null | head -20; ls -la $HOME ..; true",
-  "git -C app log -p --all | head -100; git -C app fsck 2>&1; true",
-];
+const thefts = (sidecarPort: number): string[] => {
+  // Of the plane's processes alone: others on this machine have secrets of their own.
+  const plane = "for p in $(grep -slaE 'DROVER_(POD_UID|WORKER_ID)=' /proc/[0-9]*/environ); do";
+  const ask = (path: string) =>
+    `(exec 3<>/dev/tcp/127.0.0.1/${sidecarPort} && printf 'POST ${path} HTTP/1.1\\r\\nHost: 127.0.0.1:${sidecarPort}\\r\\nContent-Type: application/json\\r\\nContent-Length: 2\\r\\nConnection: close\\r\\n\\r\\n{}' >&3 && cat <&3)`;
+  return [
+    "env; export -p; cat /proc/self/environ | tr '\\0' '\\n'",
+    `${plane} tr '\\0' '\\n' <$p; tr '\\0' ' ' <\${p%environ}cmdline; done`,
+    `${plane} ls -l \${p%environ}fd; cat \${p%environ}maps | head -20; done`,
+    ["/tokens", "/mcp/notes", "/mcp/mail", "/model/v1/messages"].map(ask).join("; "),
+    "git -C app config --list --show-origin; cat app/.git/config; git -C app remote -v",
+    "cd app && GIT_TRACE_CURL=1 GIT_TRACE=1 GIT_TRACE_REDACT=0 GIT_CURL_VERBOSE=1 git fetch 2>&1 | head -200; cd ..",
+    "printf 'protocol=http\\nhost=127.0.0.1\\n' | git -C app credential fill 2>&1; cat ~/.git-credentials ~/.netrc 2>&1",
+    "ls -laR /run/secrets /var/run/secrets /dev/shm 2>&1 | head -50; cat /run/secrets/*/* 2>&1 | head",
+    "find $HOME/../.. /run /etc -maxdepth 4 -iname '*token*' 2>/dev/null | head -20; ls -la $HOME ..",
+    "git -C app log -p --all | head -100; git -C app fsck 2>&1",
+  ];
+};
 
 /** Fifty turns: work with each credential in turn, and a theft between. */
-function script(): string {
+function script(sidecarPort: number): string {
+  const attempts = thefts(sidecarPort);
   const bash = (command: string) => ({ name: "bash", input: { command } });
   const turns = Array.from({ length: TURNS - 1 }, (_, index) => {
     const round = Math.floor(index / 5);
@@ -223,7 +234,7 @@ function script(): string {
       case 2:
         return [{ name: "mcp__mail__echo", input: { text: `mail ${round}` } }];
       case 3:
-        return [bash(`(${THEFTS[round % THEFTS.length]}) 2>&1 | head -c 20000; true`)];
+        return [bash(`(${attempts[round % attempts.length]}) 2>&1 | head -c 20000; true`)];
       default:
         return [bash("(cd app && git pull -q origin agent/work && git status --short)")];
     }
@@ -246,7 +257,7 @@ interface EchoingModel {
 /** A scripted model that demands the session's key, behind a front that gives it back. */
 async function startEchoingModel(): Promise<EchoingModel> {
   const inner = createScriptedModel({
-    script: parseScripts([{ name: "t01.yaml", text: script() }]),
+    script: parseScripts([{ name: "t01.yaml", text: script(bed.sidecarPort) }]),
     clock: systemClock,
     logger: silentLogger,
     registry: createRegistry("scripted-model", "test"),
