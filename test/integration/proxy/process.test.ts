@@ -4,11 +4,13 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "@jest/globals";
+import { Redis } from "ioredis";
 import { createSelfSignedCertificate } from "../../../src/operator/issuer/certificate.ts";
 import { createIssuer } from "../../../src/operator/issuer/issuer.ts";
 import { createIssuerServer } from "../../../src/operator/issuer/server.ts";
 import { ISSUER_TLS_NAME, tokensResponse } from "../../../src/protocol/proxy-api.ts";
 import { generateSigningKey } from "../../../src/protocol/tokens.ts";
+import { AuditVerification } from "../../../src/proxy/audit-verify.ts";
 import { systemClock } from "../../../src/runtime/clock.ts";
 import { silentLogger } from "../../../src/runtime/logger.ts";
 import { systemRng } from "../../../src/runtime/rng.ts";
@@ -88,6 +90,18 @@ async function untilReady(port: number, output: string[]): Promise<void> {
   }
 }
 
+/** `chain:seq:hash`, as `drover audit verify` takes it. */
+async function lastCheckpoint(url: string): Promise<string> {
+  const client = new Redis(url);
+  try {
+    const [last] = await client.xrevrange("drover:px:audit", "+", "-", "COUNT", 1);
+    const [, chain, , , , seq, , hash] = last?.[1] ?? [];
+    return `${chain}:${seq}:${hash}`;
+  } finally {
+    client.disconnect();
+  }
+}
+
 describe("drover proxy", () => {
   it("serves a session that lives in Redis, loses it with its lease, and stops on SIGTERM", async () => {
     const { redis, store, ref, lease } = await heldSession();
@@ -163,6 +177,12 @@ describe("drover proxy", () => {
     child.kill("SIGTERM");
     expect(await exit).toBe(0);
     expect(output.join("") + metrics).not.toContain(KEY);
+
+    const verification = new AuditVerification([]);
+    for (const line of output.join("").split("\n")) verification.add(line);
+    const { records, heads, problems } = verification.report();
+    expect({ records, problems }).toEqual({ records: 2, problems: [] });
+    expect(await lastCheckpoint(redis.url)).toBe(`${heads[0]?.chain}:2:${heads[0]?.hash}`);
   });
 
   it("lists every setting it lacks and exits with 2", async () => {
