@@ -4,6 +4,7 @@ import type { AuditCheckpoint } from "../protocol/proxy-ports.ts";
 import { silentLogger } from "../runtime/logger.ts";
 import { Registry } from "../runtime/metrics.ts";
 import { AuditLog, type ServedUse } from "./audit.ts";
+import { auditRecord, hashOf } from "./audit-record.ts";
 import { AuditVerification, type KnownCheckpoint } from "./audit-verify.ts";
 import { createProxyMetrics } from "./metrics.ts";
 
@@ -119,6 +120,17 @@ describe("the audit log", () => {
     record(3);
 
     expect(problemsOf(change(lines)).join("\n")).toMatch(problem);
+  });
+
+  it("shows that a record was edited although its own hash was made anew", () => {
+    const { lines, record } = auditLog();
+    record(3);
+    const { hash, ...rest } = auditRecord.parse(JSON.parse(lines[1] ?? ""));
+    const edited = { ...rest, ms: 9 };
+    lines[1] = JSON.stringify({ ...edited, hash: hashOf(edited) });
+
+    expect(hash).not.toBe(hashOf(edited));
+    expect(problemsOf(lines)).toEqual([expect.stringMatching(/record 3 does not fit/)]);
   });
 
   it("shows a cut end, a forged record and a forged chain by its checkpoints", async () => {
