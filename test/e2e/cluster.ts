@@ -38,6 +38,8 @@ export async function run(program: string, args: string[], input?: string): Prom
         resolve({ code, stdout, stderr: stderr || (error?.message ?? "") });
       },
     );
+    // A program that has ended already reads nothing; its code says how it went.
+    child.stdin?.on("error", () => {});
     child.stdin?.end(input ?? "");
   });
 }
