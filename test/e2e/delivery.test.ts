@@ -121,9 +121,12 @@ describe("a session with three credentials in a real vault", () => {
     ]);
   }, 60_000);
 
-  it("the sandbox's own token is of no use from another pod", async () => {
-    const [sandbox] = await sandboxPods(bed.namespace);
-    const name = sandbox?.metadata.name ?? "";
+  it("the sandbox's own token is of no use from another sandbox", async () => {
+    await apply(bed.namespace, session("neighbour", "tolerant"));
+    await waitCompleted(bed.namespace, "neighbour");
+    const pods = (await sandboxPods(bed.namespace)).map(({ metadata }) => metadata.name);
+    const name = pods.find((pod) => pod.startsWith(NAME)) ?? "";
+    const neighbour = pods.find((pod) => pod.startsWith("neighbour")) ?? "";
     const config = await kubectl([
       "exec",
       name,
@@ -144,10 +147,10 @@ describe("a session with three credentials in a real vault", () => {
       .then((answer) => console.log(answer.status))`;
 
     const here = ["exec", name, "-n", bed.namespace, "--", "node", "-e", ask, token];
-    const elsewhere = ["exec", "deploy/git", "-n", bed.namespace, "--", "node", "-e", ask, token];
+    const elsewhere = ["exec", neighbour, "-n", bed.namespace, "--", "node", "-e", ask, token];
     expect((await kubectl(here)).trim()).toBe("200");
     expect((await kubectl(elsewhere)).trim()).toBe("403");
-  }, 60_000);
+  }, 150_000);
 });
 
 const repositoryUrl = `http://${GIT.host}:${GIT.port}/${REPOSITORY}`;
