@@ -14,8 +14,9 @@ demo: node_modules/.installed ## run the example sessions in one process: no clu
 	@bash test/tools.sh bash git rg
 	@npm run -s demo
 
-test: node_modules/.installed ## static checks, unit, repository, integration and security tests (real Redis)
+test: node_modules/.installed ## static checks, unit, repository, integration and security tests (real Redis and Vault)
 	@bash test/tools.sh bash git rg redis-server
+	@command -v vault > /dev/null || bash test/cluster/build.sh vault
 	@npm run -s test:static
 	@npm run -s test:tiers -- unit repo integration security
 

@@ -261,7 +261,7 @@ class OutputPipe {
 
 /** Node cannot make a pipe that another process opens by name. */
 async function makeFifo(path: string): Promise<void> {
-  const child = spawn("mkfifo", ["-m", "600", path], { stdio: "ignore" });
+  const child = spawn("mkfifo", ["-m", "600", path], { stdio: "ignore", env: {} });
   await spawned(child);
   const [code]: (number | null)[] = await once(child, "exit");
   if (code !== 0) {
