@@ -17,6 +17,9 @@ const RUN_BY: Record<string, string> = {
   "kubectl apply --namespace drover": "test/e2e/readme.test.ts",
   "kubectl wait --namespace drover": "test/e2e/readme.test.ts",
   "kubectl get --namespace drover": "test/e2e/readme.test.ts",
+  "kubectl get configmap": "test/integration/credentials/vault-guide.test.ts",
+  "vault ": "test/integration/credentials/vault-guide.test.ts",
+  'sed "s/ACCESSOR/': "test/integration/credentials/vault-guide.test.ts",
 };
 
 const documents = [
