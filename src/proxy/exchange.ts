@@ -60,16 +60,12 @@ export class Exchange {
    * when nothing of it comes for 15 s.
    */
   async *body(limit: number, idleMs: number = TIMEOUTS.requestIdleMs): AsyncGenerator<Buffer> {
-    const late = Promise.withResolvers<never>();
-    // It may come when nobody waits for it any more.
-    late.promise.catch(() => {});
-    this.#request.once("timeout", () => late.reject(tooLate(idleMs)));
     const chunks = this.#request[Symbol.asyncIterator]();
     try {
       for (;;) {
         // While the other side is slow to take what has come, the harness is not to blame.
         this.#request.socket.setTimeout(idleMs);
-        const next = await Promise.race([chunks.next(), late.promise]);
+        const next = await this.#orLate(chunks.next(), idleMs);
         this.#request.socket.setTimeout(0);
         if (next.done === true) return;
         const bytes = Buffer.from(next.value);
@@ -79,6 +75,18 @@ export class Exchange {
       }
     } finally {
       this.#request.socket.setTimeout(0);
+    }
+  }
+
+  /** Raced piece by piece: a promise that outlives a piece would keep it in memory. */
+  async #orLate<T>(piece: Promise<T>, idleMs: number): Promise<T> {
+    const late = Promise.withResolvers<never>();
+    const onTimeout = () => late.reject(tooLate(idleMs));
+    this.#request.once("timeout", onTimeout);
+    try {
+      return await Promise.race([piece, late.promise]);
+    } finally {
+      this.#request.off("timeout", onTimeout);
     }
   }
 

@@ -1,6 +1,6 @@
 import type { RedactionStream, Redactor } from "../../redaction.ts";
 import { unusableAnswer } from "../../upstream-errors.ts";
-import { BAND, encodeBand, encodePkt, readPkt } from "./pkt-line.ts";
+import { BAND, encodeBand, encodePkt, type Pkt, readPkt } from "./pkt-line.ts";
 
 /** What an answer of a git host is made of: lines; lines and the bands of a pack, or of a report. */
 export type AnswerKind = "refs" | "fetch" | "push";
@@ -37,13 +37,18 @@ export async function* relayPackets(
       const pkt = readAnswerPkt(waiting, offset);
       if (pkt === undefined) break;
       offset += pkt.raw.length;
-      out.push(...(pkt.payload === undefined ? cleaner.mark(pkt.raw) : cleaner.data(pkt.payload)));
+      out.push(...cleaner.clean(pkt));
     }
     waiting = waiting.subarray(offset);
-    yield Buffer.concat(out);
+    yield* whole(out);
   }
   if (waiting.length > 0) throw notPackets();
-  yield Buffer.concat(cleaner.rest());
+  yield* cleaner.rest();
+}
+
+/** Mostly one packet of a pack, which need not be copied. */
+function whole(parts: readonly Buffer[]): readonly Buffer[] {
+  return parts.length > 1 ? [Buffer.concat(parts)] : parts;
 }
 
 /** Lengths stay as they are (`keepsLength`): a report is made of packets inside packets. */
@@ -58,20 +63,17 @@ class PacketCleaner {
     this.#kind = kind;
   }
 
-  data(payload: Buffer): Buffer[] {
+  clean({ payload, raw }: Pkt): Buffer[] {
+    if (payload === undefined) return [...this.rest(), raw];
     const band = this.#kind === "refs" ? undefined : payload[0];
     if (band === undefined || band < BAND.data || band > BAND.fatal) {
       const text = payload.toString("latin1");
       return [encodePkt(Buffer.from(this.#redactor.text(text), "latin1"))];
     }
-    if (band === BAND.data && this.#kind === "fetch") return [encodePkt(payload)];
+    if (band === BAND.data && this.#kind === "fetch") return [raw];
     const stream = this.#bands.get(band) ?? this.#redactor.stream();
     this.#bands.set(band, stream);
     return [encodeBand(band, stream.push(payload.subarray(1)))];
-  }
-
-  mark(raw: Buffer): Buffer[] {
-    return [...this.rest(), raw];
   }
 
   rest(): Buffer[] {
