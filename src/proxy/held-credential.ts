@@ -22,6 +22,7 @@ interface Held extends Credential {
 export class HeldCredential {
   readonly #clock: Clock;
   #held: Held | undefined;
+  #known: readonly KnownSecret[] = [];
   #failedAt = Number.NEGATIVE_INFINITY;
   #reading: Promise<Held> | undefined;
 
@@ -46,13 +47,23 @@ export class HeldCredential {
     return await this.#reading;
   }
 
-  /** What to look for in answers: the value and, for ten minutes, the one before it. */
-  known(id: string): KnownSecret[] {
+  /**
+   * What to look for in answers: the value and, for ten minutes, the one before it. The same list
+   * until one of them changes, so that it is made ready for the search only once.
+   */
+  known(id: string): readonly KnownSecret[] {
     if (this.#held === undefined) return [];
     const { value, previous } = this.#held;
     const isRecent = previous !== undefined && this.#clock.monotonic() < previous.until;
     const values = isRecent ? [value, previous.value] : [value];
-    return values.map((secret) => ({ id, value: secret.reveal() }));
+    const wanted = values.map((secret) => ({ id, value: secret.reveal() }));
+    const isSame =
+      wanted.length === this.#known.length &&
+      wanted.every(
+        (one, i) => one.id === this.#known[i]?.id && one.value === this.#known[i]?.value,
+      );
+    if (!isSame) this.#known = wanted;
+    return this.#known;
   }
 
   async #readNow(read: () => Promise<Credential>): Promise<Held> {

@@ -13,13 +13,40 @@ export interface KnownSecret {
   value: string;
 }
 
-export class Redactor {
-  readonly #patterns: readonly string[];
-  readonly #ids: ReadonlyMap<string, string>;
-  readonly #regex: RegExp | undefined;
+/** The forms of some secrets, ready to be looked for. */
+interface Compiled {
+  patterns: readonly string[];
+  ids: ReadonlyMap<string, string>;
+  regex: RegExp | undefined;
   /** Characters with which a pattern begins. */
-  readonly #firsts: ReadonlySet<string>;
-  readonly #longest: number;
+  firsts: ReadonlySet<string>;
+  longest: number;
+}
+
+/** By the list itself: who holds a credential gives the same list until it changes. */
+const compiled = new WeakMap<readonly KnownSecret[], Compiled>();
+
+function compile(secrets: readonly KnownSecret[]): Compiled {
+  const ids = new Map<string, string>();
+  for (const { id, value } of secrets) {
+    for (const form of encodedForms(value)) ids.set(form, id);
+  }
+  // Longest first, so that an alternation prefers the form that covers most.
+  const patterns = [...ids.keys()].toSorted((a, b) => b.length - a.length);
+  return {
+    patterns,
+    ids,
+    regex:
+      patterns.length === 0
+        ? undefined
+        : new RegExp(patterns.map((pattern) => literal(pattern)).join("|"), "g"),
+    firsts: new Set(patterns.map((pattern) => pattern[0] ?? "")),
+    longest: patterns[0]?.length ?? 0,
+  };
+}
+
+export class Redactor {
+  readonly #known: Compiled;
   readonly #onHit: () => void;
   readonly #keepsLength: boolean;
 
@@ -32,27 +59,17 @@ export class Redactor {
     onHit: () => void = () => {},
     { keepsLength = false }: { keepsLength?: boolean } = {},
   ) {
-    const ids = new Map<string, string>();
-    for (const { id, value } of secrets) {
-      for (const form of encodedForms(value)) ids.set(form, id);
-    }
-    // Longest first, so that an alternation prefers the form that covers most.
-    this.#patterns = [...ids.keys()].toSorted((a, b) => b.length - a.length);
-    this.#ids = ids;
-    this.#firsts = new Set(this.#patterns.map((pattern) => pattern[0] ?? ""));
-    this.#longest = this.#patterns[0]?.length ?? 0;
-    this.#regex =
-      this.#patterns.length === 0
-        ? undefined
-        : new RegExp(this.#patterns.map((pattern) => literal(pattern)).join("|"), "g");
+    this.#known = compiled.get(secrets) ?? compile(secrets);
+    compiled.set(secrets, this.#known);
     this.#onHit = onHit;
     this.#keepsLength = keepsLength;
   }
 
   /** The text without any known value. */
   text(text: string): string {
-    if (this.#regex === undefined) return text;
-    return text.replace(this.#regex, (found) => {
+    const { regex } = this.#known;
+    if (regex === undefined) return text;
+    return text.replace(regex, (found) => {
       this.#onHit();
       return this.#marker(found);
     });
@@ -60,19 +77,13 @@ export class Redactor {
 
   /** Every string of a parsed JSON value, keys included. */
   json(value: unknown): unknown {
-    if (this.#regex === undefined) return value;
+    if (this.#known.regex === undefined) return value;
     if (typeof value === "string") return this.text(value);
     if (Array.isArray(value)) return value.map((item) => this.json(item));
     if (typeof value !== "object" || value === null || JSON.isRawJSON(value)) return value;
     const copy: Record<string, unknown> = {};
     for (const [key, member] of Object.entries(value)) {
-      // `__proto__` must stay a plain member.
-      Object.defineProperty(copy, this.text(key), {
-        value: this.json(member),
-        enumerable: true,
-        configurable: true,
-        writable: true,
-      });
+      setMember(copy, this.text(key), this.json(member));
     }
     return copy;
   }
@@ -92,16 +103,17 @@ export class Redactor {
 
   #marker(found: string): string {
     if (this.#keepsLength) return "*".repeat(found.length);
-    return `[redacted:${this.#ids.get(found) ?? "credential"}]`;
+    return `[redacted:${this.#known.ids.get(found) ?? "credential"}]`;
   }
 
   /** Length of the longest end of `text` with which a known value may begin; nearly always 0. */
   #startedLength(text: string): number {
-    const from = Math.max(0, text.length - this.#longest + 1);
+    const { patterns, firsts, longest } = this.#known;
+    const from = Math.max(0, text.length - longest + 1);
     for (let start = from; start < text.length; start += 1) {
-      if (!this.#firsts.has(text[start] ?? "")) continue;
+      if (!firsts.has(text[start] ?? "")) continue;
       const tail = text.slice(start);
-      if (this.#patterns.some((pattern) => pattern.startsWith(tail))) return tail.length;
+      if (patterns.some((pattern) => pattern.startsWith(tail))) return tail.length;
     }
     return 0;
   }
@@ -112,6 +124,20 @@ export interface RedactionStream {
   push(chunk: Uint8Array): Buffer;
   /** What was held back. */
   end(): Buffer;
+}
+
+/** `__proto__` must stay a plain member; everything else is set the quick way. */
+function setMember(object: Record<string, unknown>, key: string, value: unknown): void {
+  if (key !== "__proto__") {
+    object[key] = value;
+    return;
+  }
+  Object.defineProperty(object, key, {
+    value,
+    enumerable: true,
+    configurable: true,
+    writable: true,
+  });
 }
 
 /** RegExp.escape is not in Node 22. */

@@ -7,7 +7,7 @@ export const sabotages: readonly Sabotage[] = [
     case: "T01",
     defence: "Known values are taken out of what flows back",
     file: "src/proxy/redaction.ts",
-    find: "return text.replace(this.#regex, (found) => {",
+    find: "return text.replace(regex, (found) => {",
     replace: "return text.replace(/$^/g, (found) => {",
     test,
     name: "no marker is in",
