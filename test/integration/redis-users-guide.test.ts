@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { cp, mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -7,6 +7,13 @@ import { afterAll, beforeAll, expect, it } from "@jest/globals";
 import { Secret } from "../../src/runtime/secret.ts";
 import { probeRedis } from "../../src/sessions/redis/probe.ts";
 import { type RedisServer, startRedis } from "../fakes/redis-server.ts";
+
+/** Says what it was asked, and fails as the real one would for a file that is missing or empty. */
+const KUBECTL = `#!/bin/bash
+set -e
+for word; do [[ $word != --from-file=* ]] || test -s "\${word##*=}"; done
+echo "$@"
+`;
 
 /** The commands of docs/guides/redis-users.md, run as they stand there. */
 
@@ -19,11 +26,11 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "drover-redis-guide-"));
   await mkdir(join(folder, "deploy"));
   await cp("deploy/redis", join(folder, "deploy/redis"), { recursive: true });
+  await writeFile(join(folder, "kubectl"), KUBECTL, { mode: 0o755 });
   const guide = await readFile("docs/guides/redis-users.md", "utf8");
   const blocks = [...guide.matchAll(/^```sh\n([^]*?)^```$/gm)].map(([, text = ""]) => text);
   said = [];
-  for (const block of blocks.filter((text) => !text.startsWith("kubectl")))
-    said.push(await bash(block));
+  for (const block of blocks) said.push(await bash(block));
 });
 
 afterAll(async () => {
@@ -32,7 +39,8 @@ afterAll(async () => {
 });
 
 async function bash(script: string): Promise<string> {
-  const options = { cwd: folder, env: { ...process.env, REDIS_URL: server.url } };
+  const PATH = `${folder}:${process.env["PATH"] ?? ""}`;
+  const options = { cwd: folder, env: { ...process.env, PATH, REDIS_URL: server.url } };
   const { stdout } = await promisify(execFile)("bash", ["-euo", "pipefail", "-c", script], options);
   return stdout;
 }
@@ -44,7 +52,6 @@ it("step 2 makes four users", () => {
 it("step 3 says what each may not", () => {
   const [harness, ...others] = said[2]?.trim().split("\n") ?? [];
 
-  expect(said).toHaveLength(3);
   expect(harness).toBe("OK");
   expect(others).toEqual([
     expect.stringContaining("has no permissions to run the 'xrange' command"),
@@ -60,5 +67,13 @@ it("the passwords of step 1 are those of the users", async () => {
 
     const facts = await probeRedis(address, { commit: { mode: "fsync" } });
     expect(facts.product).toBe("redis");
+  }
+});
+
+it("step 4 gives the cluster the four passwords", () => {
+  expect(said).toHaveLength(4);
+  expect(said[3]).toMatch(/^create secret generic --namespace drover redis-login/);
+  for (const process of ["operator", "harness", "proxy", "edge"]) {
+    expect(said[3]).toContain(`--from-file=${process}=${process}.password`);
   }
 });
