@@ -13,7 +13,13 @@ export async function setUpVault({ run }: VaultPod): Promise<void> {
     return data?.["keys.pem"];
   });
   await run(
-    ["write", "auth/jwt/config", "jwt_supported_algs=EdDSA", "jwt_validation_pubkeys=-"],
+    [
+      "write",
+      "auth/jwt/config",
+      "jwt_supported_algs=EdDSA",
+      "bound_issuer=drover-issuer",
+      "jwt_validation_pubkeys=-",
+    ],
     keys,
   );
   const methods = JSON.parse(await run(["auth", "list", "-format=json"])) as Record<
@@ -27,7 +33,6 @@ export async function setUpVault({ run }: VaultPod): Promise<void> {
   );
   const role = {
     role_type: "jwt",
-    bound_issuer: "drover-issuer",
     bound_audiences: ["vault"],
     user_claim: "vid",
     claim_mappings: { ten: "ten", vlt: "vlt" },
@@ -36,6 +41,7 @@ export async function setUpVault({ run }: VaultPod): Promise<void> {
     token_ttl: "5m",
   };
   await run(["write", "auth/jwt/role/drover-session", "-"], JSON.stringify(role));
+  await run(["write", "kv/config", "cas_required=true"]);
   await setUpPools(run);
 }
 
@@ -45,7 +51,7 @@ async function setUpPools(run: VaultPod["run"]): Promise<void> {
   await run(["write", "auth/kubernetes/config", "kubernetes_host=https://kubernetes.default.svc"]);
   await run(
     ["policy", "write", "drover-pools", "-"],
-    `path "kv/data/pools/*" { capabilities = ["read"] }`,
+    `path "kv/data/pools/vaulted/*" { capabilities = ["read"] }`,
   );
   const role = {
     bound_service_account_names: ["drover-pool-vaulted"],
@@ -60,10 +66,24 @@ async function setUpPools(run: VaultPod["run"]): Promise<void> {
 
 /** Stores a value as `token` of one entry of a CredentialVault; a new version each time. */
 export async function putSecret(
-  { run }: VaultPod,
+  vault: VaultPod,
   place: { namespace: string; vault: string; path: string },
   value: string,
 ): Promise<void> {
-  const path = `t/${place.namespace}/v/${place.vault}/${place.path}`;
-  await run(["kv", "put", "-mount=kv", path, "token=-"], value);
+  await put(vault, `t/${place.namespace}/v/${place.vault}/${place.path}`, "token", value);
+}
+
+/** Stores the model key of the pool `vaulted`. */
+export async function putModelKey(vault: VaultPod, value: string): Promise<void> {
+  await put(vault, "pools/vaulted/model", "api-key", value);
+}
+
+async function put({ run }: VaultPod, path: string, key: string, value: string): Promise<void> {
+  const about = ["kv", "metadata", "get", "-format=json", "-mount=kv", path];
+  const known = await run(about).catch(() => undefined);
+  const version =
+    known === undefined
+      ? 0
+      : (JSON.parse(known) as { data: { current_version: number } }).data.current_version;
+  await run(["kv", "put", "-mount=kv", `-cas=${version}`, path, `${key}=-`], value);
 }

@@ -6,15 +6,17 @@ import {
   eventually,
   kubectl,
   nodeIsThisHost,
+  RELEASE,
   readLog,
+  SYSTEM,
   sandboxPods,
   sessionIdOf,
   waitCompleted,
 } from "./cluster.ts";
-import { session } from "./installation.ts";
+import { MODEL_KEY, session } from "./installation.ts";
 import { seenByNotes } from "./notes.ts";
 import { type VaultBed, vaultBed } from "./vault-bed.ts";
-import { putSecret } from "./vault-setup.ts";
+import { putModelKey, putSecret } from "./vault-setup.ts";
 
 /** Longest a changed or withdrawn value may still be used (security §1), in ms. */
 const EFFECT_MS = 5_000;
@@ -31,6 +33,41 @@ beforeAll(async () => {
 afterAll(async () => {
   await bed?.close();
 }, 120_000);
+
+describe("a harness pool whose model key is in the vault", () => {
+  afterAll(async () => {
+    await kubectl(["delete", "hrp", "vaulted", "-n", SYSTEM, "--ignore-not-found"]);
+  });
+
+  it("reads it as its own service account, which the vault asks the API server about", async () => {
+    await putModelKey(bed.vault, MODEL_KEY);
+    await apply(SYSTEM, {
+      apiVersion: "drover.dev/v1alpha1",
+      kind: "HarnessPool",
+      metadata: { name: "vaulted" },
+      spec: {
+        replicas: 1,
+        allowedNamespaces: { from: "All" },
+        model: {
+          baseUrl: `http://${RELEASE}-scripted-model.${SYSTEM}.svc:8080`,
+          apiKeyVaultRef: { path: "pools/vaulted/model" },
+        },
+      },
+    });
+    const ready = ["hrp/vaulted", "-n", SYSTEM, "--for=condition=Ready", "--timeout=120s"];
+    await kubectl(["wait", ...ready]);
+
+    await apply(
+      bed.namespace,
+      session("pooled", "tolerant", { harnessPoolRef: { name: "vaulted" } }),
+    );
+    await waitCompleted(bed.namespace, "pooled");
+
+    const log = await readLog(await sessionIdOf(bed.namespace, "pooled"));
+    expect(log.filter(({ type }) => type === "session.error")).toEqual([]);
+    expect(log.some(({ type }) => type === "model.request_end")).toBe(true);
+  }, 240_000);
+});
 
 describe("while a session runs", () => {
   it("a rotated credential is used within five seconds", async () => {
