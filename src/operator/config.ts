@@ -21,7 +21,7 @@ const list = z
 const vaultAccess = {
   vaultAddress: z
     .string()
-    .regex(/^https?:\/\/[^\s?#@]+$/, "expected an http(s) URL without query or user")
+    .regex(/^https:\/\/[^\s?#@]+$/, "expected an https URL without query or user")
     .optional()
     .meta({
       env: "DROVER_VAULT_ADDRESS",

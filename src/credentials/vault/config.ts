@@ -10,7 +10,7 @@ const role = z.string().regex(/^[\w.-]{1,128}$/, "expected the name of a role");
 export const vaultSettings = {
   vaultAddress: z
     .string()
-    .regex(/^https?:\/\/[^\s?#@]+$/, "expected an http(s) URL without query or user")
+    .regex(/^https:\/\/[^\s?#@]+$/, "expected an https URL without query or user")
     .optional()
     .meta({
       env: "DROVER_VAULT_ADDRESS",

@@ -72,6 +72,7 @@ it("the fallback to the pod's identity is told in the log and by a metric", asyn
 it.each([
   { DROVER_VAULT_ADDRESS: "vault:8200" },
   { DROVER_VAULT_ADDRESS: "https://user:password@vault" },
+  { DROVER_VAULT_ADDRESS: "http://vault.example:8200" },
   { DROVER_VAULT_CA: "not a certificate" },
   { DROVER_VAULT_KV_MOUNT: "../sys" },
   { DROVER_VAULT_SESSION_ROLE: "a/b" },
