@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { PORTS } from "../api/names.ts";
 import { redisSettings } from "../runtime/redis-settings.ts";
+import { vaultAccessSettings } from "../runtime/vault-settings.ts";
 import { commitSetting } from "../sessions/commit-mode.ts";
 
 const port = z.coerce.number().int().min(0).max(65_535);
@@ -8,25 +9,14 @@ const name = z.string().min(1).max(253);
 const quantity = z
   .string()
   .regex(/^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$/, "expected a quantity");
-const mount = z
-  .string()
-  .regex(/^[A-Za-z0-9_-]+(\/[A-Za-z0-9_-]+)*$/, "expected the path of a mount, such as kv");
-const role = z.string().regex(/^[\w.-]{1,128}$/, "expected the name of a role");
 const list = z
   .string()
   .default("")
   .transform((text) => text.split(",").filter((one) => one !== ""));
 
-/** Handed on to proxies, which have the defaults of what is absent; the operator asks no vault. */
+/** Handed on to proxies; the operator asks no vault. */
 const vaultAccess = {
-  vaultAddress: z
-    .string()
-    .regex(/^https:\/\/[^\s?#@]+$/, "expected an https URL without query or user")
-    .optional()
-    .meta({
-      env: "DROVER_VAULT_ADDRESS",
-      description: "Vault or OpenBao that proxies read credentials from; none when absent.",
-    }),
+  ...vaultAccessSettings,
   vaultCaSecret: name.optional().meta({
     env: "DROVER_VAULT_CA_SECRET",
     description: "Secret that proxies mount for the authorities of its certificate.",
@@ -34,35 +24,6 @@ const vaultAccess = {
   vaultCaSecretKey: name.default("ca.crt").meta({
     env: "DROVER_VAULT_CA_SECRET_KEY",
     description: "Key inside that Secret.",
-  }),
-  vaultNamespace: mount.optional().meta({
-    env: "DROVER_VAULT_NAMESPACE",
-    description: "Namespace inside the vault, where it has them.",
-  }),
-  vaultKvMount: mount.optional().meta({
-    env: "DROVER_VAULT_KV_MOUNT",
-    description: "Where its KV v2 engine is mounted.",
-  }),
-  vaultJwtMount: mount.optional().meta({
-    env: "DROVER_VAULT_JWT_MOUNT",
-    description: "Where its auth method for sessions is mounted, below auth/.",
-  }),
-  vaultSessionRole: role.optional().meta({
-    env: "DROVER_VAULT_SESSION_ROLE",
-    description: "Role of sessions in it.",
-  }),
-  vaultKubernetesMount: mount.optional().meta({
-    env: "DROVER_VAULT_KUBERNETES_MOUNT",
-    description: "Where its auth method for pods is mounted, below auth/.",
-  }),
-  vaultPoolRole: role.optional().meta({
-    env: "DROVER_VAULT_POOL_ROLE",
-    description: "Role of pods in it.",
-  }),
-  vaultSessionIdentity: z.enum(["session", "pod"]).default("session").meta({
-    env: "DROVER_VAULT_SESSION_IDENTITY",
-    description:
-      "As whom proxies read a session's credentials: as the session, or (a fallback) as their pod.",
   }),
 };
 

@@ -40,7 +40,7 @@ export interface SecretKey {
   key: string;
 }
 
-/** How proxies reach Vault or OpenBao. What is absent has the proxy's own default. */
+/** How proxies reach Vault or OpenBao. What is absent has the default of runtime/vault-settings.ts. */
 export interface VaultAccess {
   address: string;
   /** Where the authorities of its certificate are; the public ones when absent. */
