@@ -125,18 +125,20 @@ export class Exchange {
     this.#response.flushHeaders();
   }
 
-  /** Resolves when more may be written; rejects with an AbortError when the harness is gone. */
-  async write(chunk: string | Uint8Array): Promise<void> {
+  /** Resolves when more may be written; rejects when `until` aborts: when the harness is gone. */
+  async write(chunk: string | Uint8Array, until: AbortSignal = this.signal): Promise<void> {
     if (chunk.length === 0) return;
-    this.signal.throwIfAborted();
+    until.throwIfAborted();
     this.bytesOut += chunk.length;
     if (!this.#response.write(chunk)) {
-      await once(this.#response, "drain", { signal: this.signal });
+      await once(this.#response, "drain", { signal: until });
     }
   }
 
-  end(): void {
-    this.#response.end();
+  /** Waits for nobody. */
+  end(lastChunk = ""): void {
+    this.bytesOut += lastChunk.length;
+    this.#response.end(lastChunk);
   }
 
   /** Breaks the connection off, so that a half answer is not taken for a whole one. */

@@ -18,6 +18,8 @@ export const SIZES = {
 
 export const MAX_HEADERS = 100;
 export const MAX_JSON_DEPTH = 64;
+/** Requests that an MCP server may make of its client in one stream; each is refused with a POST. */
+export const SERVER_REQUESTS = 16;
 
 export const TIMEOUTS = {
   connectMs: 5000,

@@ -75,6 +75,11 @@ export function createProxyMetrics(registry: Registry, roles = SIDECAR_ROLES) {
       help: "Tools left out of a list because they are not as the agent revision saw them first.",
       registers,
     }),
+    serverRequests: new Counter({
+      name: "drover_proxy_server_requests_total",
+      help: "Requests that MCP servers made of their clients (sampling, roots); all were refused.",
+      registers,
+    }),
     redactions: new Counter({
       name: "drover_proxy_redactions_total",
       help: "Credential values that were taken out of an answer.",

@@ -108,6 +108,8 @@ export function createProxyServer(deps: ProxyDeps): ProxyServer {
       pins: new PinnedTools({ store: deps.toolPins, clock }),
       audit: deps.audit,
       onDrift: () => metrics.toolDrift.inc(),
+      onServerRequest: () => metrics.serverRequests.inc(),
+      clock,
       logger: deps.logger,
       onRedaction: () => metrics.redactions.inc({ role: "mcp" }),
     }),

@@ -88,6 +88,7 @@ const metrics: Record<string, string[]> = {
     drover_proxy_redactions_total{role}
     drover_proxy_request_duration_seconds{role}
     drover_proxy_requests_total{role,destination,outcome}
+    drover_proxy_server_requests_total
     drover_proxy_tool_drift_total
     drover_proxy_unserved_requests_total{reason}
     drover_vault_pod_identity
@@ -99,6 +100,7 @@ const metrics: Record<string, string[]> = {
     drover_proxy_redactions_total{role}
     drover_proxy_request_duration_seconds{role}
     drover_proxy_requests_total{role,destination,outcome}
+    drover_proxy_server_requests_total
     drover_proxy_tool_drift_total
     drover_proxy_unserved_requests_total{reason}
     drover_vault_pod_identity

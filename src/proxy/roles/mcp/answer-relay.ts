@@ -3,14 +3,9 @@ import { parseJsonText } from "../../json-text.ts";
 import { MAX_JSON_DEPTH } from "../../limits.ts";
 import type { Redactor } from "../../redaction.ts";
 import { unusableAnswer } from "../../upstream-errors.ts";
-import {
-  type Message,
-  RPC_METHOD_NOT_FOUND,
-  readMessage,
-  rpcError,
-  rpcRefusal,
-} from "./messages.ts";
+import { type Message, readMessage, rpcRefusal } from "./messages.ts";
 import { isPassedServerRequest, isRecord } from "./policy.ts";
+import type { ServerRequest } from "./server-refusals.ts";
 
 export interface AnswerRelayDeps {
   what: string;
@@ -19,8 +14,8 @@ export interface AnswerRelayDeps {
   redactor: Redactor;
   /** The request that is being answered; undefined on a listening stream. */
   request: Extract<Message, { kind: "request" }> | undefined;
-  /** Sends the server the refusal of a request it made. */
-  refuse: (answer: unknown) => void;
+  /** Refuses a request that the server made. Throws UPSTREAM_REFUSED to end the stream. */
+  refuse: (asked: ServerRequest) => void;
 }
 
 /**
@@ -60,9 +55,7 @@ export class AnswerRelay {
         return this.#clean(value);
       case "request":
         if (isPassedServerRequest(message.method)) return this.#clean(value);
-        this.#deps.refuse(
-          rpcError(message.id, RPC_METHOD_NOT_FOUND, "the proxy takes no such request"),
-        );
+        this.#deps.refuse(message);
         return undefined;
       case "response":
         if (this.#answered || message.id !== this.#deps.request?.id) return undefined;

@@ -16,10 +16,12 @@ export interface RelayHooks {
   sealId(id: string): string;
 }
 
+/** Rejects with what `source` rejects with, or an AbortError when `until` aborts during a write. */
 export async function relayEvents(
   source: AsyncIterable<Uint8Array>,
   exchange: Exchange,
   hooks: RelayHooks,
+  until: AbortSignal,
 ): Promise<void> {
   let read: (() => Promise<string>)[] = [];
   const parser = createParser({
@@ -45,7 +47,7 @@ export async function relayEvents(
       }
     } finally {
       // What was good before a bad event is passed on before the stream ends.
-      await exchange.write(frames);
+      await exchange.write(frames, until);
       read = [];
     }
   }

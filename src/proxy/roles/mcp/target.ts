@@ -1,3 +1,4 @@
+import type { SessionIdentity } from "../../../credentials/credential-source.ts";
 import type { SessionSnapshot } from "../../../protocol/snapshot.ts";
 import { AppError } from "../../../runtime/errors.ts";
 import type { Exchange } from "../../exchange.ts";
@@ -20,6 +21,8 @@ export interface Target {
   tools: SessionSnapshot["agent"]["tools"];
   pinned: PinnedServer;
   credential: ServerCredential;
+  /** The credential as it is now. Throws CREDENTIAL_…. */
+  readCredential: (by: SessionIdentity) => Promise<ServerCredential>;
   redactor: Redactor;
   owner: Omit<IdOwner, "what">;
 }
@@ -54,10 +57,10 @@ export async function findTarget(
     checkCall(tools, server, tool);
     await deps.pins.checkCall(pinned, claims.sub, tool);
   }
-  const credential = await deps.credentials.forServer(snapshot, session, {
-    name: server,
-    url: parseServerUrl(configured.url),
-  });
+  const place = { name: server, url: parseServerUrl(configured.url) };
+  const readCredential = async (by: SessionIdentity) =>
+    await deps.credentials.forServer(snapshot, by, place);
+  const credential = await readCredential(session);
   const { use } = exchange;
   use.credId = credential.id;
   use.credVersion = credential.version;
@@ -72,6 +75,7 @@ export async function findTarget(
     tools,
     pinned,
     credential,
+    readCredential,
     redactor: new Redactor(credential.known, onHit),
     owner: { tenant: claims.ten, sessionId: claims.sub, server },
   };

@@ -1,5 +1,6 @@
 import { type Dispatcher, request } from "undici";
-import { AppError } from "../../../runtime/errors.ts";
+import type { Clock } from "../../../runtime/clock.ts";
+import { AppError, codeOf } from "../../../runtime/errors.ts";
 import type { Logger } from "../../../runtime/logger.ts";
 import type { AuditLog, Use } from "../../audit.ts";
 import { jsonHash } from "../../audit-record.ts";
@@ -30,19 +31,34 @@ import {
 import { filterTools, isPassedMethod, isRecord, withoutRefusedCapabilities } from "./policy.ts";
 import { buildMcpHeaders, headerMismatch } from "./request-headers.ts";
 import type { IdOwner, SealedIds } from "./sealed-ids.ts";
+import { ServerRefusals } from "./server-refusals.ts";
+import { isConnectAgain, StreamWatch } from "./stream-watch.ts";
 import { findTarget, type Target, type TargetDeps } from "./target.ts";
 
 export interface McpRoleDeps extends TargetDeps {
   tokens: Pick<SessionTokenCheck, "confirm">;
   agent: Dispatcher;
   sealedIds: SealedIds;
-  audit: Pick<AuditLog, "check">;
+  audit: Pick<AuditLog, "check" | "record">;
   /** Called for every tool that was left out of a list because it is not as it was pinned. */
   onDrift: () => void;
+  /** Called for every request of a server that is refused. */
+  onServerRequest: () => void;
+  clock: Clock;
   logger: Logger;
 }
 
 type Answer = Dispatcher.ResponseData;
+
+/** What a server says to one request, on its way to the harness. */
+interface Stream {
+  exchange: Exchange;
+  target: Target;
+  relay: AnswerRelay;
+  refusals: ServerRefusals;
+  /** Aborts when either side is gone or the use is not to go on. */
+  until: AbortSignal;
+}
 
 /**
  * `/mcp/{server}` (security §7): ends the harness's request and makes one of its own. The URL comes
@@ -53,9 +69,11 @@ export class McpRole {
   readonly #deps: McpRoleDeps;
   /** One listening stream per session and server; a new one replaces the old. */
   readonly #listening = new Map<string, AbortController>();
+  readonly #watch: StreamWatch;
 
   constructor(deps: McpRoleDeps) {
     this.#deps = deps;
+    this.#watch = new StreamWatch(deps);
   }
 
   async serve(exchange: Exchange, caller: Caller, server: string): Promise<Outcome> {
@@ -127,23 +145,22 @@ export class McpRole {
       return "refused";
     }
     const target = await findTarget(this.#deps, exchange, caller, server, message);
-    const answer = await this.#ask(exchange, target, message, withoutRefusedCapabilities(body));
-    const relay = this.#relay(exchange, target, message);
-    try {
-      await this.#answerPost(exchange, target, message, answer, relay);
-    } finally {
-      discardBody(answer);
-    }
-    return answer.statusCode < 400 && !relay.failed ? "ok" : "upstream_error";
+    const sent = withoutRefusedCapabilities(body);
+    return await this.#watch.during({ caller, target, isListening: false }, async (ended) => {
+      const until = AbortSignal.any([exchange.signal, ended]);
+      const answer = await this.#ask(exchange, target, message, sent, until);
+      const stream = this.#stream(exchange, target, message, until);
+      try {
+        await stream.refusals.during(() => this.#answerPost(stream, message, answer));
+      } finally {
+        discardBody(answer);
+      }
+      return answer.statusCode < 400 && !stream.relay.failed ? "ok" : "upstream_error";
+    });
   }
 
-  async #answerPost(
-    exchange: Exchange,
-    target: Target,
-    message: Message,
-    answer: Answer,
-    relay: AnswerRelay,
-  ): Promise<void> {
+  async #answerPost(stream: Stream, message: Message, answer: Answer): Promise<void> {
+    const { exchange, target, relay } = stream;
     const { what, redactor } = target;
     if (isFailure(answer.statusCode)) throw failure(target, answer);
     const headers = this.#answerHeaders(target, answer);
@@ -158,7 +175,7 @@ export class McpRole {
       exchange.sendText(answer.statusCode, text, "application/json", headers);
     } else if (type === "text/event-stream") {
       exchange.start(answer.statusCode, { ...headers, ...STREAM_HEADERS });
-      await this.#relayStream(exchange, target, answer, relay);
+      await this.#relayStream(stream, answer);
     } else {
       throw unusableAnswer(`${what} answered with neither JSON nor events`);
     }
@@ -172,27 +189,38 @@ export class McpRole {
     const own = new AbortController();
     this.#listening.set(key, own);
     try {
-      const answer = await this.#ask(exchange, target, undefined, undefined, own.signal);
-      if (answer.statusCode === 200) {
-        exchange.start(200, { ...this.#answerHeaders(target, answer), ...STREAM_HEADERS });
-        const relay = this.#relay(exchange, target, undefined);
-        await this.#relayStream(exchange, target, answer, relay);
-        return "ok";
-      }
-      discardBody(answer);
-      if (isFailure(answer.statusCode)) throw failure(target, answer);
-      // 405: the server has no such stream, which is ordinary; 404: its session is over.
-      exchange.sendText(answer.statusCode, "", "text/plain");
+      return await this.#watch.during({ caller, target, isListening: true }, async (ended) => {
+        const until = AbortSignal.any([exchange.signal, own.signal, ended]);
+        return await this.#relayListened(exchange, target, until);
+      });
+    } catch (error) {
+      if (!exchange.answered || !isConnectAgain(error)) throw error;
+      exchange.end();
       return "ok";
     } finally {
       if (this.#listening.get(key) === own) this.#listening.delete(key);
     }
   }
 
+  async #relayListened(exchange: Exchange, target: Target, until: AbortSignal): Promise<Outcome> {
+    const answer = await this.#ask(exchange, target, undefined, undefined, until);
+    if (answer.statusCode === 200) {
+      exchange.start(200, { ...this.#answerHeaders(target, answer), ...STREAM_HEADERS });
+      const stream = this.#stream(exchange, target, undefined, until);
+      await stream.refusals.during(() => this.#relayStream(stream, answer));
+      return "ok";
+    }
+    discardBody(answer);
+    if (isFailure(answer.statusCode)) throw failure(target, answer);
+    // 405: the server has no such stream, which is ordinary; 404: its session is over.
+    exchange.sendText(answer.statusCode, "", "text/plain");
+    return "ok";
+  }
+
   async #endSession(exchange: Exchange, caller: Caller, server: string): Promise<Outcome> {
     await this.#deps.tokens.confirm(caller.claims, false);
     const target = await findTarget(this.#deps, exchange, caller, server, undefined);
-    const answer = await this.#ask(exchange, target, undefined, undefined);
+    const answer = await this.#ask(exchange, target, undefined, undefined, exchange.signal);
     discardBody(answer);
     if (isFailure(answer.statusCode)) throw failure(target, answer);
     exchange.sendText(answer.statusCode, "", "text/plain");
@@ -204,7 +232,7 @@ export class McpRole {
     target: Target,
     message: Message | undefined,
     body: unknown,
-    alsoUntil?: AbortSignal,
+    until: AbortSignal,
   ): Promise<Answer> {
     const isCall = message?.kind === "request" && message.method === "tools/call";
     const isListening = exchange.method === "GET";
@@ -217,7 +245,7 @@ export class McpRole {
         dispatcher: this.#deps.agent,
         headers,
         body: body === undefined ? null : JSON.stringify(body),
-        signal: alsoUntil ? AbortSignal.any([exchange.signal, alsoUntil]) : exchange.signal,
+        signal: until,
         headersTimeout: isCall ? TIMEOUTS.callHeadersMs : TIMEOUTS.headersMs,
         // Silence is the ordinary state of a listening stream; it lives as long as its reader.
         bodyTimeout: isListening ? 0 : TIMEOUTS.bodyIdleMs,
@@ -251,15 +279,32 @@ export class McpRole {
     };
   }
 
-  #relay(exchange: Exchange, target: Target, message: Message | undefined): AnswerRelay {
+  #stream(
+    exchange: Exchange,
+    target: Target,
+    message: Message | undefined,
+    until: AbortSignal,
+  ): Stream {
     const asked = message?.kind === "request" ? message : undefined;
-    return new AnswerRelay({
+    const { audit, onServerRequest, clock, logger } = this.#deps;
+    const refusals = new ServerRefusals({
+      what: target.what,
+      send: async (text, signal) => await this.#tellServer(exchange, target, text, signal),
+      use: exchange.use,
+      until,
+      audit,
+      onRefusal: onServerRequest,
+      clock,
+      logger,
+    });
+    const relay = new AnswerRelay({
       what: target.what,
       visibleTools: async (listed) => await this.#visibleTools(target, asked, listed),
       redactor: target.redactor,
       request: asked,
-      refuse: (answer) => this.#tellServer(exchange, target, answer),
+      refuse: (theirs) => refusals.refuse(theirs),
     });
+    return { exchange, target, relay, refusals, until };
   }
 
   /** Without the tools that the agent may not use, and those that are not as they were pinned. */
@@ -284,51 +329,45 @@ export class McpRole {
   }
 
   /** Passes the stream on to its end, and says so to the harness when the answer never came. */
-  async #relayStream(
-    exchange: Exchange,
-    target: Target,
-    answer: Answer,
-    relay: AnswerRelay,
-  ): Promise<void> {
+  async #relayStream({ exchange, target, relay, until }: Stream, answer: Answer): Promise<void> {
     const owner: IdOwner = { ...target.owner, what: "event" };
     let problem: Error | undefined;
     try {
-      await relayEvents(answer.body, exchange, {
-        relay: (data) => relay.event(data),
-        sealId: (id) => {
-          relay.markResumable();
-          return this.#deps.sealedIds.seal(owner, id);
-        },
-      });
+      const sealId = (id: string) => {
+        relay.markResumable();
+        return this.#deps.sealedIds.seal(owner, id);
+      };
+      const hooks = { relay: async (data: string) => await relay.event(data), sealId };
+      await relayEvents(answer.body, exchange, hooks, until);
       problem = relay.missingAnswer();
     } catch (error) {
-      problem = upstreamError(target.what, error);
+      problem = upstreamError(target.what, until.aborted ? until.reason : error);
     } finally {
       discardBody(answer);
     }
+    if (problem === undefined) {
+      exchange.end();
+      return;
+    }
     const last = problem instanceof AppError ? relay.lastWord(problem) : undefined;
-    if (last !== undefined) await exchange.write(messageFrame(last));
-    else if (problem !== undefined) throw problem;
-    exchange.end();
+    if (last === undefined) throw problem;
+    exchange.use.error = codeOf(problem) ?? "INTERNAL";
+    exchange.end(messageFrame(last));
   }
 
-  /** Answers a server's own request (sampling, roots …) with a refusal; nobody waits for it. */
-  #tellServer(exchange: Exchange, target: Target, answer: unknown): void {
+  async #tellServer(
+    exchange: Exchange,
+    target: Target,
+    text: string,
+    signal: AbortSignal,
+  ): Promise<Answer> {
     const headers = {
       ...this.#requestHeaders(exchange, target, undefined),
       accept: "application/json, text/event-stream",
       "content-type": "application/json",
     };
-    request(target.url, {
-      method: "POST",
-      dispatcher: this.#deps.agent,
-      headers,
-      body: JSON.stringify(answer),
-      signal: exchange.signal,
-    }).then(
-      async ({ body }) => await body.dump(),
-      () => this.#deps.logger.debug({ server: target.name }, "refusal did not reach MCP server"),
-    );
+    const dispatcher = this.#deps.agent;
+    return await request(target.url, { method: "POST", dispatcher, headers, body: text, signal });
   }
 
   #log(caller: Caller, server: string, error: AppError): void {
