@@ -1,11 +1,13 @@
-import { BoundedMap } from "../../runtime/bounded-map.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { AppError } from "../../runtime/errors.ts";
+import { IdleMap } from "../../runtime/idle-map.ts";
 import type { Secret } from "../../runtime/secret.ts";
 import type { VaultLogin } from "./client.ts";
 
 /** More (session, vault) pairs than a pod serves at one time. */
 const MAX_KEPT = 4096;
+/** A token that was not used for so long leaves the memory. */
+const IDLE_MS = 60_000;
 
 interface Kept {
   login: Promise<VaultLogin>;
@@ -20,10 +22,11 @@ interface Kept {
  */
 export class KeptLogins {
   readonly #clock: Clock;
-  readonly #kept = new BoundedMap<Kept>(MAX_KEPT);
+  readonly #kept: IdleMap<Kept>;
 
   constructor({ clock }: { clock: Clock }) {
     this.#clock = clock;
+    this.#kept = new IdleMap({ max: MAX_KEPT, idleMs: IDLE_MS, clock });
   }
 
   /** Rejects with what `login` or `use` rejects with. */
