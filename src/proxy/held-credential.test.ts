@@ -11,7 +11,10 @@ const refusal = () => new AppError("CREDENTIAL_UNAVAILABLE", "denied");
 /** A place whose answer the test sets. */
 function place() {
   const clock = new FakeClock();
-  const held = new HeldCredential({ clock });
+  const held = new HeldCredential({
+    clock,
+    secretsOf: (value) => [{ id: "v/e", value }],
+  });
   const at = { answer: "first" as string | AppError, reads: 0 };
   const read = async (): Promise<Credential> => {
     at.reads += 1;
@@ -19,7 +22,8 @@ function place() {
     return { value: new Secret(at.answer), version: at.answer };
   };
   const get = async () => (await held.get(read)).version;
-  return { clock, held, at, get };
+  const known = () => held.known.map(({ value }) => value);
+  return { clock, held, at, get, known };
 }
 
 describe("a held credential", () => {
@@ -71,15 +75,63 @@ describe("a held credential", () => {
     await expect(get()).rejects.toThrow("no answer");
   });
 
-  it("is looked for in answers ten minutes after it was replaced", async () => {
+  it("counts its age from before the read that brought it: a slow answer may be old", async () => {
+    const { clock, held, at, get } = place();
+    const slow = Promise.withResolvers<Credential>();
+    const first = held.get(async () => await slow.promise);
+    await clock.advance(4000);
+    slow.resolve({ value: new Secret("first"), version: "first" });
+    await first;
+    at.answer = "second";
+
+    await clock.advance(1001);
+
+    expect(await get()).toBe("second");
+  });
+
+  it("serves on while its place, which did not answer before, is slow to answer again", async () => {
     const { clock, held, at, get } = place();
     await get();
-    at.answer = "second";
-    await clock.advance(5001);
+    at.answer = outage();
+    await clock.advance(6000);
+    await get();
+    await clock.advance(1001);
+
+    const slow = Promise.withResolvers<Credential>();
+    const asks = held.get(async () => await slow.promise);
+    expect(await get()).toBe("first");
+    await clock.advance(3000);
+    expect(await get()).toBe("first");
+
+    slow.resolve({ value: new Secret("second"), version: "second" });
+    expect((await asks).version).toBe("second");
+    expect(await get()).toBe("second");
+  });
+
+  it("is looked for in answers in all of its values, the newest first", async () => {
+    const { clock, held, at, get, known } = place();
+    for (const value of ["first", "second", "third", "first"]) {
+      at.answer = value;
+      await get();
+      await clock.advance(5001);
+    }
+    const list = held.known;
     await get();
 
-    expect(held.known("v/e").map(({ value }) => value)).toEqual(["second", "first"]);
-    await clock.advance(600_000);
-    expect(held.known("v/e")).toEqual([{ id: "v/e", value: "second" }]);
+    expect(known()).toEqual(["first", "third", "second"]);
+    expect(held.known).toBe(list);
+  });
+
+  it("is looked for in answers after it was refused, and after it came back as another", async () => {
+    const { clock, at, get, known } = place();
+    await get();
+    at.answer = refusal();
+    await clock.advance(5001);
+    await get().catch(() => {});
+    expect(known()).toEqual(["first"]);
+
+    at.answer = "second";
+    await get();
+    expect(known()).toEqual(["second", "first"]);
   });
 });

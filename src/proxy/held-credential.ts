@@ -1,7 +1,6 @@
 import type { Credential } from "../credentials/credential-source.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { AppError } from "../runtime/errors.ts";
-import type { Secret } from "../runtime/secret.ts";
 import type { KnownSecret } from "./redaction.ts";
 
 /** Longest a rotated or revoked value may still be used (security §1). */
@@ -10,37 +9,45 @@ const CACHE_MS = 5000;
 const HELD_MS = 60_000;
 /** During an outage uses go on at once with what is held, and one of them a second asks again. */
 const RETRY_MS = 1000;
-/** A replaced value is still looked for in answers this long: a stream may have begun with it. */
-const PREVIOUS_MS = 600_000;
+/**
+ * Values that are looked for in answers, the newest first. Not by time: a stream that began with one
+ * of them may last for hours. All of them go with this object.
+ */
+const MAX_GENERATIONS = 16;
 
 interface Held extends Credential {
   readAt: number;
-  previous: { value: Secret; until: number } | undefined;
+}
+
+export interface HeldCredentialOptions {
+  clock: Clock;
+  /** What to look for in answers because of a value: itself, and what it is made of. */
+  secretsOf: (value: string) => readonly KnownSecret[];
 }
 
 /** One credential in memory: read when it is used, held for seconds, dropped when it is refused. */
 export class HeldCredential {
-  readonly #clock: Clock;
+  readonly #options: HeldCredentialOptions;
   #held: Held | undefined;
+  /** Also those that were refused since: a server that was sent one may still give it back. */
+  #generations: readonly string[] = [];
   #known: readonly KnownSecret[] = [];
-  #failedAt = Number.NEGATIVE_INFINITY;
+  /** When the last read found an outage; undefined after any other. */
+  #failedAt: number | undefined;
   #reading: Promise<Held> | undefined;
 
-  constructor({ clock }: { clock: Clock }) {
-    this.#clock = clock;
+  constructor(options: HeldCredentialOptions) {
+    this.#options = options;
   }
 
   /**
    * The value, by `read` when what is held is older than 5 s. A read that fails with a retryable
-   * error is an outage: the held value serves on until 60 s after it was read. Rejects with what
-   * `read` rejected with.
+   * error is an outage: the held value serves on until 60 s after it was read, also while the place
+   * is being asked again. Rejects with what `read` rejected with.
    */
   async get(read: () => Promise<Credential>): Promise<Credential> {
     const held = this.#held;
-    if (held !== undefined) {
-      const justFailed = this.#clock.monotonic() - this.#failedAt <= RETRY_MS;
-      if (this.#age(held) <= (justFailed ? HELD_MS : CACHE_MS)) return held;
-    }
+    if (held !== undefined && this.#age(held) <= this.#usableMs()) return held;
     this.#reading ??= this.#readNow(read).finally(() => {
       this.#reading = undefined;
     });
@@ -48,47 +55,49 @@ export class HeldCredential {
   }
 
   /**
-   * What to look for in answers: the value and, for ten minutes, the one before it. The same list
-   * until one of them changes, so that it is made ready for the search only once.
+   * What to look for in answers: the value and those before it. The same list until one is added, so
+   * that it is made ready for the search only once.
    */
-  known(id: string): readonly KnownSecret[] {
-    if (this.#held === undefined) return [];
-    const { value, previous } = this.#held;
-    const isRecent = previous !== undefined && this.#clock.monotonic() < previous.until;
-    const values = isRecent ? [value, previous.value] : [value];
-    const wanted = values.map((secret) => ({ id, value: secret.reveal() }));
-    const isSame =
-      wanted.length === this.#known.length &&
-      wanted.every(
-        (one, i) => one.id === this.#known[i]?.id && one.value === this.#known[i]?.value,
-      );
-    if (!isSame) this.#known = wanted;
+  get known(): readonly KnownSecret[] {
     return this.#known;
   }
 
+  #usableMs(): number {
+    if (this.#failedAt === undefined) return CACHE_MS;
+    const justFailed = this.#options.clock.monotonic() - this.#failedAt <= RETRY_MS;
+    return justFailed || this.#reading !== undefined ? HELD_MS : CACHE_MS;
+  }
+
   async #readNow(read: () => Promise<Credential>): Promise<Held> {
+    // What was changed while the place took its time to answer may not be in the answer.
+    const readAt = this.#options.clock.monotonic();
     try {
       const { value, version } = await read();
-      const now = this.#clock.monotonic();
-      const old = this.#held;
-      const changed = old !== undefined && old.value.reveal() !== value.reveal();
-      const previous = changed ? { value: old.value, until: now + PREVIOUS_MS } : old?.previous;
-      this.#failedAt = Number.NEGATIVE_INFINITY;
-      this.#held = { value, version, readAt: now, previous };
+      this.#failedAt = undefined;
+      this.#remember(value.reveal());
+      this.#held = { value, version, readAt };
       return this.#held;
     } catch (error) {
       // A place that does not answer says nothing about the value; one that refuses it does.
       const isOutage = error instanceof AppError && error.retryable;
       if (isOutage && this.#held !== undefined && this.#age(this.#held) <= HELD_MS) {
-        this.#failedAt = this.#clock.monotonic();
+        this.#failedAt = this.#options.clock.monotonic();
         return this.#held;
       }
+      this.#failedAt = undefined;
       this.#held = undefined;
       throw error;
     }
   }
 
+  #remember(value: string): void {
+    if (this.#generations[0] === value) return;
+    const before = this.#generations.filter((other) => other !== value);
+    this.#generations = [value, ...before].slice(0, MAX_GENERATIONS);
+    this.#known = this.#generations.flatMap((one) => this.#options.secretsOf(one));
+  }
+
   #age({ readAt }: Held): number {
-    return this.#clock.monotonic() - readAt;
+    return this.#options.clock.monotonic() - readAt;
   }
 }

@@ -17,7 +17,8 @@ export interface ModelCredential {
   id: string;
   version: string;
   value: Secret;
-  known: readonly KnownSecret[];
+  /** To be asked anew for each piece of an answer. */
+  known: () => readonly KnownSecret[];
 }
 
 const POOL_KEY_ID = "model-key";
@@ -33,7 +34,10 @@ export class PoolModelKey {
 
   constructor({ reader, clock }: { reader: PoolKeyReader | undefined; clock: Clock }) {
     this.#reader = reader;
-    this.#held = new HeldCredential({ clock });
+    this.#held = new HeldCredential({
+      clock,
+      secretsOf: (value) => [{ id: POOL_KEY_ID, value }],
+    });
   }
 
   /** Throws CREDENTIAL_UNAVAILABLE that says why. */
@@ -42,7 +46,7 @@ export class PoolModelKey {
     if (reader === undefined) return undefined;
     try {
       const { value, version } = await this.#held.get(() => reader.read());
-      return { id: POOL_KEY_ID, version, value, known: this.#held.known(POOL_KEY_ID) };
+      return { id: POOL_KEY_ID, version, value, known: () => this.#held.known };
     } catch (cause) {
       throw new AppError(
         "CREDENTIAL_UNAVAILABLE",

@@ -1,9 +1,15 @@
 import { describe, expect, it } from "@jest/globals";
 import { array, assert, property, uint8Array } from "fast-check";
-import { encodedForms, Redactor } from "./redaction.ts";
+import { parseJsonText } from "./json-text.ts";
+import { encodedForms, type KnownSecret, Redactor } from "./redaction.ts";
 
 const value = 'CNRY-redaction/"k+9?=%~s Z';
-const redactor = new Redactor([{ id: "v/e", value }]);
+const redactor = redactorOf([{ id: "v/e", value }]);
+
+function redactorOf(secrets: readonly KnownSecret[], onHit?: () => void): Redactor {
+  return new Redactor(() => secrets, onHit);
+}
+
 const base64 = (text: string) => Buffer.from(text).toString("base64");
 const base64url = (text: string) => Buffer.from(text).toString("base64url");
 
@@ -93,9 +99,48 @@ describe("Redactor", () => {
     );
   });
 
+  it.each([
+    ["as it is", "[1,1234567890123456,{}]", '[1,"[redacted:v/n]",{}]'],
+    ["with a sign and a fraction", "-1234567890123456.0", '"-[redacted:v/n].0"'],
+    ["with an exponent", "1.234567890123456e15", '"[redacted:v/n]"'],
+    ["inside a longer one", "99123456789012345600000", '"99[redacted:v/n]00000"'],
+    ["that is not the value", "1234567890123457.0", "1234567890123457.0"],
+  ])("takes a value made of digits out of a JSON number: %s", (_name, text, clean) => {
+    const digits = redactorOf([{ id: "v/n", value: "1234567890123456" }]);
+
+    expect(JSON.stringify(digits.json(parseJsonText(text, 8)))).toBe(clean);
+  });
+
+  it("knows a value that came after it was made, in texts, JSON and streams", () => {
+    let known: readonly KnownSecret[] = [{ id: "v/e", value: "first-secret" }];
+    const live = new Redactor(() => known);
+    const stream = live.stream();
+    const before = stream.push(Buffer.from("a first-sec"));
+
+    known = [{ id: "v/e", value: "second-secret" }, ...known];
+    const after = stream.push(Buffer.from("ret, second-sec"));
+    const last = [stream.push(Buffer.from("ret, second")), stream.end()];
+
+    expect(Buffer.concat([before, after, ...last]).toString()).toBe(
+      "a [redacted:v/e], [redacted:v/e], second",
+    );
+    expect(live.text("second-secret")).toBe("[redacted:v/e]");
+    expect(live.json({ a: "second-secret" })).toEqual({ a: "[redacted:v/e]" });
+  });
+
+  it("takes out at the end of a stream what has become a value while it was held back", () => {
+    let known: readonly KnownSecret[] = [{ id: "v/e", value: "abcdefgh-and-more" }];
+    const stream = new Redactor(() => known).stream();
+    stream.push(Buffer.from("abcdefgh"));
+
+    known = [{ id: "v/e", value: "abcdefgh" }, ...known];
+
+    expect(stream.end().toString()).toBe("[redacted:v/e]");
+  });
+
   it("counts every occurrence", () => {
     let hits = 0;
-    const counting = new Redactor([{ id: "a", value: "abcdefgh" }], () => {
+    const counting = redactorOf([{ id: "a", value: "abcdefgh" }], () => {
       hits += 1;
     });
 
@@ -105,7 +150,7 @@ describe("Redactor", () => {
   });
 
   it("knows several values and names each", () => {
-    const two = new Redactor([
+    const two = redactorOf([
       { id: "one", value: "first-secret" },
       { id: "two", value: "second-secret" },
     ]);

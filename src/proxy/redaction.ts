@@ -25,6 +25,13 @@ interface Compiled {
 
 /** By the list itself: who holds a credential gives the same list until it changes. */
 const compiled = new WeakMap<readonly KnownSecret[], Compiled>();
+const NONE: readonly KnownSecret[] = [];
+
+function ready(secrets: readonly KnownSecret[]): Compiled {
+  const known = compiled.get(secrets) ?? compile(secrets);
+  compiled.set(secrets, known);
+  return known;
+}
 
 function compile(secrets: readonly KnownSecret[]): Compiled {
   const ids = new Map<string, string>();
@@ -46,77 +53,92 @@ function compile(secrets: readonly KnownSecret[]): Compiled {
 }
 
 export class Redactor {
-  readonly #known: Compiled;
+  readonly #secrets: () => readonly KnownSecret[];
   readonly #onHit: () => void;
   readonly #keepsLength: boolean;
 
   /**
-   * `onHit` is called once for every replaced occurrence. `keepsLength` puts as many asterisks in
+   * `secrets` is asked for every text and every piece of a stream, since a value can be rotated while
+   * an answer is on its way; without it nothing is looked for. `onHit` is called once for every replaced occurrence. `keepsLength` puts as many asterisks in
    * its place instead of a marker, for text whose lengths are stated elsewhere.
    */
   constructor(
-    secrets: readonly KnownSecret[],
+    secrets: () => readonly KnownSecret[] = () => NONE,
     onHit: () => void = () => {},
     { keepsLength = false }: { keepsLength?: boolean } = {},
   ) {
-    this.#known = compiled.get(secrets) ?? compile(secrets);
-    compiled.set(secrets, this.#known);
+    this.#secrets = secrets;
     this.#onHit = onHit;
     this.#keepsLength = keepsLength;
   }
 
   /** The text without any known value. */
   text(text: string): string {
-    const { regex } = this.#known;
-    if (regex === undefined) return text;
-    return text.replace(regex, (found) => {
-      this.#onHit();
-      return this.#marker(found);
-    });
+    return this.#clean(text, ready(this.#secrets()));
   }
 
-  /** Every string of a parsed JSON value, keys included. */
+  /** Every string and number of a parsed JSON value, keys included. */
   json(value: unknown): unknown {
-    if (this.#known.regex === undefined) return value;
-    if (typeof value === "string") return this.text(value);
-    if (Array.isArray(value)) return value.map((item) => this.json(item));
-    if (typeof value !== "object" || value === null || JSON.isRawJSON(value)) return value;
-    const copy: Record<string, unknown> = {};
-    for (const [key, member] of Object.entries(value)) {
-      setMember(copy, this.text(key), this.json(member));
-    }
-    return copy;
+    const known = ready(this.#secrets());
+    return known.regex === undefined ? value : this.#cleanJson(value, known);
   }
 
   stream(): RedactionStream {
     let held = "";
     return {
       push: (chunk) => {
-        const clean = this.text(held + Buffer.from(chunk).toString("latin1"));
-        const keep = this.#startedLength(clean);
+        const known = ready(this.#secrets());
+        const clean = this.#clean(held + Buffer.from(chunk).toString("latin1"), known);
+        const keep = startedLength(clean, known);
         held = clean.slice(clean.length - keep);
         return Buffer.from(clean.slice(0, clean.length - keep), "latin1");
       },
-      end: () => Buffer.from(held, "latin1"),
+      // What is the beginning of one value may be the whole of another that has come since.
+      end: () => Buffer.from(this.text(held), "latin1"),
     };
   }
 
-  #marker(found: string): string {
-    if (this.#keepsLength) return "*".repeat(found.length);
-    return `[redacted:${this.#known.ids.get(found) ?? "credential"}]`;
+  #clean(text: string, { regex, ids }: Compiled): string {
+    if (regex === undefined) return text;
+    return text.replace(regex, (found) => {
+      this.#onHit();
+      if (this.#keepsLength) return "*".repeat(found.length);
+      return `[redacted:${ids.get(found) ?? "credential"}]`;
+    });
   }
 
-  /** Length of the longest end of `text` with which a known value may begin; nearly always 0. */
-  #startedLength(text: string): number {
-    const { patterns, firsts, longest } = this.#known;
-    const from = Math.max(0, text.length - longest + 1);
-    for (let start = from; start < text.length; start += 1) {
-      if (!firsts.has(text[start] ?? "")) continue;
-      const tail = text.slice(start);
-      if (patterns.some((pattern) => pattern.startsWith(tail))) return tail.length;
+  #cleanJson(value: unknown, known: Compiled): unknown {
+    if (typeof value === "string") return this.#clean(value, known);
+    if (typeof value === "number" || JSON.isRawJSON(value)) return this.#cleanNumber(value, known);
+    if (Array.isArray(value)) return value.map((item) => this.#cleanJson(item, known));
+    if (typeof value !== "object" || value === null) return value;
+    const copy: Record<string, unknown> = {};
+    for (const [key, member] of Object.entries(value)) {
+      setMember(copy, this.#clean(key, known), this.#cleanJson(member, known));
     }
-    return 0;
+    return copy;
   }
+
+  /** As it was written and as its reader will write it (`12345678e0`): with a value in it, a text. */
+  #cleanNumber(number: unknown, known: Compiled): unknown {
+    const source = JSON.stringify(number);
+    for (const text of new Set([source, String(Number(source))])) {
+      const clean = this.#clean(text, known);
+      if (clean !== text) return clean;
+    }
+    return number;
+  }
+}
+
+/** Length of the longest end of `text` with which a known value may begin; nearly always 0. */
+function startedLength(text: string, { patterns, firsts, longest }: Compiled): number {
+  const from = Math.max(0, text.length - longest + 1);
+  for (let start = from; start < text.length; start += 1) {
+    if (!firsts.has(text[start] ?? "")) continue;
+    const tail = text.slice(start);
+    if (patterns.some((pattern) => pattern.startsWith(tail))) return tail.length;
+  }
+  return 0;
 }
 
 /** Bytes in, bytes out; holds back only what may turn out to be the start of a known value. */

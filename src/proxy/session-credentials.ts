@@ -5,16 +5,22 @@ import type {
   SessionIdentity,
 } from "../credentials/credential-source.ts";
 import type { SessionSnapshot } from "../protocol/snapshot.ts";
-import { BoundedMap } from "../runtime/bounded-map.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { AppError, codeOf, describeError } from "../runtime/errors.ts";
+import { IdleMap } from "../runtime/idle-map.ts";
 import { Secret } from "../runtime/secret.ts";
-import { HeldCredential } from "./held-credential.ts";
+import { HeldSession } from "./held-session.ts";
 import { type ProxyMetrics, readOutcome } from "./metrics.ts";
 import type { KnownSecret } from "./redaction.ts";
 import { matchEntry, type ServerUrl } from "./url-match.ts";
 
-const MAX_CACHED = 4096;
+const MAX_SESSIONS = 4096;
+/**
+ * That long after its last use a session's values leave the memory, unless a request of it still
+ * runs. They are sent for a minute at most; but a server may give back one that was replaced since
+ * (security §12: looked for ten minutes).
+ */
+const IDLE_MS = 600_000;
 
 /** Headers a credential may not be sent in: they would change the request itself. */
 const RESERVED_HEADERS = new Set([
@@ -41,7 +47,8 @@ export interface SessionCredential {
   id: string;
   version: string;
   value: Secret;
-  known: readonly KnownSecret[];
+  /** To be asked anew for each piece of an answer. */
+  known: () => readonly KnownSecret[];
 }
 
 export interface ServerCredential extends SessionCredential {
@@ -72,10 +79,12 @@ export interface SessionCredentialsDeps {
 /** Finds and reads the credential a session has for what it calls (security §5). */
 export class SessionCredentials {
   readonly #deps: SessionCredentialsDeps;
-  readonly #held = new BoundedMap<HeldCredential>(MAX_CACHED);
+  readonly #sessions: IdleMap<HeldSession>;
 
   constructor(deps: SessionCredentialsDeps) {
     this.#deps = deps;
+    const { clock } = deps;
+    this.#sessions = new IdleMap({ max: MAX_SESSIONS, idleMs: IDLE_MS, clock });
   }
 
   /** Throws CREDENTIAL_NOT_FOUND (with what was nearly meant) or CREDENTIAL_UNAVAILABLE. */
@@ -101,7 +110,6 @@ export class SessionCredentials {
       header,
       headerValue:
         scheme === "" ? credential.value : new Secret(`${scheme} ${credential.value.reveal()}`),
-      known: scheme.toLowerCase() === "basic" ? withBasicParts(credential) : credential.known,
     };
   }
 
@@ -144,14 +152,24 @@ export class SessionCredentials {
     entry: VaultEntry,
   ): Promise<SessionCredential> {
     const id = `${vault}/${entry.name}`;
-    // By session too: what one may read says nothing about another.
-    const place = JSON.stringify([tenant, session.id, vault, entry.name]);
-    const known = this.#held.get(place);
-    const held = known ?? new HeldCredential({ clock: this.#deps.clock });
-    if (known === undefined) this.#held.set(place, held);
+    const held = this.#session(tenant, session.id);
+    const credential = held.credential(JSON.stringify([vault, entry.name]), {
+      clock: this.#deps.clock,
+      secretsOf: (text) => secretsOf(text, entry.scheme).map((one) => ({ id, value: one })),
+    });
     const request = { tenant, vault, entry, session };
-    const { value, version } = await held.get(async () => await this.#readNow(request));
-    return { id, version, value, known: held.known(id) };
+    const { value, version } = await credential.get(async () => await this.#readNow(request));
+    return { id, version, value, known: held.known };
+  }
+
+  /** What one session may read says nothing about another. */
+  #session(tenant: string, sessionId: string): HeldSession {
+    const key = JSON.stringify([tenant, sessionId]);
+    const known = this.#sessions.get(key);
+    if (known !== undefined) return known;
+    const session = new HeldSession();
+    this.#sessions.set(key, session);
+    return session;
   }
 
   async #readNow(request: CredentialRequest): Promise<Credential> {
@@ -173,14 +191,12 @@ export class SessionCredentials {
   }
 }
 
-/** The pair and the password inside a Basic credential, which a server may echo decoded. */
-function withBasicParts({ known }: SessionCredential): KnownSecret[] {
-  return known.flatMap((secret) => {
-    const pair = Buffer.from(secret.value, "base64").toString("utf8");
-    const password = pair.slice(pair.indexOf(":") + 1);
-    const parts = [pair, password].filter((text) => /^[\x20-\x7e]{8,}$/.test(text));
-    return [secret, ...parts.map((value) => ({ id: secret.id, value }))];
-  });
+/** The value; of a Basic credential the pair and the password inside too: a server may decode it. */
+function secretsOf(value: string, scheme: string): string[] {
+  if (scheme.toLowerCase() !== "basic") return [value];
+  const pair = Buffer.from(value, "base64").toString("utf8");
+  const password = pair.slice(pair.indexOf(":") + 1);
+  return [value, ...[pair, password].filter((text) => /^[\x20-\x7e]{8,}$/.test(text))];
 }
 
 function noEntry(what: string, nearMisses: readonly string[]): AppError {

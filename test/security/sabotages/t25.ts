@@ -7,8 +7,8 @@ export const sabotages: readonly Sabotage[] = [
     case: "T25",
     defence: "A credential that was read is kept for the session that it was read for",
     file: "src/proxy/session-credentials.ts",
-    find: "JSON.stringify([tenant, session.id, vault, entry.name])",
-    replace: "JSON.stringify([tenant, vault, entry.name])",
+    find: "JSON.stringify([tenant, sessionId])",
+    replace: "JSON.stringify([tenant])",
     test,
   },
   {

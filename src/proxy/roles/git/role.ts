@@ -172,7 +172,7 @@ export class GitRole {
       url: repository.url,
       credential,
       nearMisses,
-      redactor: new Redactor(credential?.known ?? [], onHit, { keepsLength: true }),
+      redactor: new Redactor(credential?.known, onHit, { keepsLength: true }),
     };
   }
 

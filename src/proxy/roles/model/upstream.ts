@@ -59,7 +59,7 @@ export class ModelRole {
       use.credVersion = credential.version;
     }
     use.allowedBy = "route";
-    const redactor = new Redactor(credential?.known ?? [], () => {
+    const redactor = new Redactor(credential?.known, () => {
       use.redactions += 1;
       this.#deps.onRedaction();
     });

@@ -1,0 +1,104 @@
+import { setImmediate as turn } from "node:timers/promises";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+import { describe, expect, it } from "@jest/globals";
+import { aSnapshot } from "../../test/builders/snapshot.ts";
+import { FakeClock } from "../../test/fakes/fake-clock.ts";
+import { Registry } from "../runtime/metrics.ts";
+import { Secret } from "../runtime/secret.ts";
+import { createProxyMetrics } from "./metrics.ts";
+import { SessionCredentials } from "./session-credentials.ts";
+import { parseServerUrl } from "./url-match.ts";
+
+setFlagsFromString("--expose-gc");
+const collect = runInNewContext("gc") as () => void;
+
+const servers = { docs: "https://docs.example/mcp", wiki: "https://wiki.example/mcp" };
+
+/** A session with the servers `docs` and `wiki`, whose values the test sets. */
+function twoServers() {
+  const clock = new FakeClock();
+  const values: Record<string, string> = { docs: "docs-first", wiki: "wiki-first" };
+  const given: WeakRef<Secret>[] = [];
+  const credentials = new SessionCredentials({
+    source: {
+      read: async ({ entry }) => {
+        const value = new Secret(values[entry.name] ?? "");
+        given.push(new WeakRef(value));
+        return { value, version: "1" };
+      },
+    },
+    onRead: () => {},
+    clock,
+    metrics: createProxyMetrics(new Registry()),
+  });
+  const entries = Object.entries(servers).map(([name, mcpServerUrl]) => ({
+    name,
+    mcpServerUrl,
+    secretRef: { name, key: "token" },
+    header: "Authorization",
+    scheme: "Bearer",
+  }));
+  const snapshot = aSnapshot({ vaults: [{ name: "main", uid: "vault-uid", entries }] });
+  const use = async (name: keyof typeof servers, id = snapshot.sessionId) =>
+    await credentials.forServer(
+      snapshot,
+      { id, token: new Secret("token") },
+      { name, url: parseServerUrl(servers[name]) },
+    );
+  return { clock, values, given, use };
+}
+
+const valuesOf = ({ known }: Awaited<ReturnType<ReturnType<typeof twoServers>["use"]>>) =>
+  known().map(({ value }) => value);
+
+describe("the credentials of a session", () => {
+  it("are all looked for in what any server answers, also those that were read since", async () => {
+    const { clock, values, use } = twoServers();
+    const running = await use("docs");
+    const list = running.known();
+    expect(running.known()).toBe(list);
+
+    values["docs"] = "docs-second";
+    await clock.advance(5001);
+    await use("docs");
+    await use("wiki");
+
+    expect(valuesOf(running)).toEqual(["docs-second", "docs-first", "wiki-first"]);
+  });
+
+  it("are not looked for in the answers to another session", async () => {
+    const { use } = twoServers();
+    await use("docs");
+
+    expect(valuesOf(await use("wiki", "sesn_other"))).toEqual(["wiki-first"]);
+  });
+
+  it("are known to a request that runs for hours, also when nothing else was used", async () => {
+    const { clock, values, use } = twoServers();
+    const running = await use("docs");
+    values["docs"] = "docs-second";
+    await clock.advance(7_200_000);
+    await use("docs");
+
+    expect(valuesOf(running)).toEqual(["docs-second", "docs-first"]);
+  });
+
+  it("leave the memory ten minutes after their last use", async () => {
+    const { clock, given, use } = twoServers();
+    await use("docs");
+    await clock.advance(599_000);
+    await turn();
+    collect();
+    await turn();
+    const before = given.map((secret) => secret.deref() !== undefined);
+
+    await clock.advance(151_000);
+    await turn();
+    collect();
+    await turn();
+
+    expect(before).toEqual([true]);
+    expect(given.map((secret) => secret.deref() !== undefined)).toEqual([false]);
+  });
+});
