@@ -1,5 +1,7 @@
+import { createHash } from "node:crypto";
 import { connect } from "node:net";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
+import { encodePkt, FLUSH } from "../../src/proxy/roles/git/pkt-line.ts";
 import { GitRig } from "../integration/proxy/git-rig.ts";
 import { Cleanups } from "../integration/proxy/rig.ts";
 import { newMarker } from "./sweeper.ts";
@@ -111,6 +113,55 @@ describe("what leads elsewhere", () => {
       url: `/team/app/info/refs?${UPLOAD}`,
       headers: { host: rig.host.authority },
     });
+  });
+});
+
+describe("options of a push, by which a host would act on other branches", () => {
+  const option = encodePkt("merge_request.create");
+
+  /** A new branch at the host's own commit, as bytes: git itself would not write them so. */
+  async function push(branch: string, capabilities: string, options?: Buffer): Promise<string> {
+    const id = await rig.host.read("team/app", "rev-parse", "main");
+    const pack = Buffer.from("PACK\0\0\0\u0002\0\0\0\0", "latin1");
+    const body = Buffer.concat([
+      encodePkt(`${"0".repeat(40)} ${id} refs/heads/agent/${branch}\0${capabilities}`),
+      FLUSH,
+      ...(options === undefined ? [] : [options, FLUSH]),
+      pack,
+      createHash("sha1").update(pack).digest(),
+    ]);
+    const answer = await rig.fetch(
+      "/git/app/git-receive-pack",
+      { method: "POST", body: new Uint8Array(body) },
+      { "content-type": "application/x-git-receive-pack-request" },
+    );
+    return await answer.text();
+  }
+
+  it("a push without them lands: the control", async () => {
+    const text = await push("plain", " report-status side-band-64k agent=git/2.39");
+
+    expect(text).toContain("ok refs/heads/agent/plain");
+  });
+
+  it.each([
+    ["by their name", "report-status push-options"],
+    ["with a value", "report-status push-options=1"],
+    ["with an empty value", "report-status push-options="],
+    ["behind a tab", "report-status side-band-64k\tpush-options"],
+    ["behind a line break", "report-status\npush-options"],
+    ["behind a form feed", "report-status\fpush-options"],
+    ["behind two spaces", "report-status  push-options"],
+    ["under an unknown word", "report-status push-options-v2"],
+  ])("%s do not reach the host", async (what, capabilities) => {
+    const before = rig.host.received.length;
+
+    const text = await push(what.replaceAll(" ", "-"), capabilities, option);
+
+    expect(text).toMatch(
+      /policy: push options \(-o\) are not passed on|the push cannot be read|which is not passed on/,
+    );
+    expect(rig.host.received.slice(before)).toEqual([]);
   });
 });
 

@@ -44,4 +44,22 @@ export const sabotages: readonly Sabotage[] = [
     replace: "if (service !== undefined)",
     test,
   },
+  {
+    case: "T17",
+    defence: "Capabilities are words with one space between them",
+    file: "src/proxy/roles/git/receive-pack.ts",
+    find: "if (!words.every((word) => /^[\\x21-\\x7e]+$/.test(word))) {",
+    replace: "if (text.length > 1000) {",
+    test,
+    name: "behind",
+  },
+  {
+    case: "T17",
+    defence: "What a client may ask of a host besides its refs is listed",
+    file: "src/proxy/roles/git/ref-policy.ts",
+    find: "find((name) => !CAPABILITIES.has(name))",
+    replace: "find((name) => name.length > 100)",
+    test,
+    name: "unknown word",
+  },
 ];

@@ -50,6 +50,14 @@ describe("reading the commands of a push", () => {
     });
   });
 
+  it("a capability is known by its name, whatever its value", async () => {
+    const bytes = pushOf(`${command("refs/heads/a")}\0 push-options=1 agent=a=b quiet`);
+
+    const { capabilities } = await readPush(chunksOf(bytes));
+
+    expect([...capabilities]).toEqual(["push-options", "agent", "quiet"]);
+  });
+
   it("shallow lines stand before the commands", async () => {
     const bytes = pushOf(`shallow ${OLD}\n`, `${command("refs/heads/a")}\0${CAPABILITIES}`);
 
@@ -88,6 +96,7 @@ describe("reading the commands of a push", () => {
       ],
     ],
     ["a certificate with a NUL", [`push-cert\0${CAPABILITIES}\n`, "a\0b\n", "push-cert-end\n"]],
+    ["a certificate with a CR", [`push-cert\0${CAPABILITIES}\n`, "a\rb\n", "push-cert-end\n"]],
     ["a certificate without end", [`push-cert\0${CAPABILITIES}\n`, "pusher\n"]],
     ["a command of another form", [`${OLD} ${NEW}`]],
     ["ids in capitals", [`${"A".repeat(40)} ${NEW} refs/heads/a`]],
@@ -99,6 +108,12 @@ describe("reading the commands of a push", () => {
     ["a ref with a control character", [command("refs/heads/agent/x\r")]],
     ["one ref twice", [command("refs/heads/a"), command("refs/heads/a")]],
     ["capabilities twice", [`${command("refs/heads/a")}\0a`, `${command("refs/heads/b")}\0b`]],
+    ...["\t", "\r", "\n", "\v", "\f", "\0", "\u007f", "\u00a0", "  "].map(
+      (gap): [string, string[]] => [
+        `${JSON.stringify(gap)} between capabilities`,
+        [`${command("refs/heads/a")}\0report-status${gap}push-options`],
+      ],
+    ),
     ["a line of words", [command("refs/heads/a"), "option x"]],
     ["nothing but shallow lines", [`shallow ${OLD}`]],
   ])("%s is refused, never passed on unread", async (_what, lines) => {

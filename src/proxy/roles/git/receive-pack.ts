@@ -9,6 +9,7 @@ const MAX_COMMAND_BYTES = 64 * 1024;
 /** A push as far as its commands; the pack follows. */
 export interface PushRequest {
   commands: readonly RefCommand[];
+  /** By name: of `agent=git/2.39` it is `agent`. */
   capabilities: ReadonlySet<string>;
   /** Everything that has been read, byte for byte: commands, flush and perhaps the pack's beginning. */
   read: Buffer;
@@ -76,12 +77,7 @@ class CommandParser {
     const end = text.indexOf("\0");
     if (end < 0) return text;
     if (this.#capabilities !== undefined) throw unreadable("it lists capabilities twice");
-    this.#capabilities = new Set(
-      text
-        .slice(end + 1)
-        .split(" ")
-        .filter((word) => word !== ""),
-    );
+    this.#capabilities = capabilitiesOf(text.slice(end + 1));
     return text.slice(0, end);
   }
 
@@ -96,7 +92,7 @@ class CommandParser {
    * wherever it stands, so that the git host cannot find one we did not.
    */
   #certificateLine(text: string): void {
-    if (!/^[^\0\n]*\n$/.test(text)) throw unreadable("its certificate is not made of lines");
+    if (!/^[^\0\r\n]*\n$/.test(text)) throw unreadable("its certificate is not made of lines");
     const line = text.slice(0, -1);
     if (line === "push-cert-end") this.#inCertificate = false;
     else if (/^[0-9a-f]{40}/i.test(line)) this.#command(line);
@@ -121,6 +117,18 @@ export function pushReport(
   return capabilities.has("side-band-64k")
     ? Buffer.concat([encodeBand(BAND.data, report), FLUSH])
     : report;
+}
+
+/**
+ * Git takes any white space between capabilities and `name=value` for `name`: words with one space
+ * between them, after perhaps one in front, are all that can be read in one way.
+ */
+function capabilitiesOf(text: string): ReadonlySet<string> {
+  const words = text === "" ? [] : text.replace(/^ /, "").split(" ");
+  if (!words.every((word) => /^[\x21-\x7e]+$/.test(word))) {
+    throw unreadable("its capabilities are not words with one space between them");
+  }
+  return new Set(words.map((word) => word.replace(/=.*/, "")));
 }
 
 function asCommand(line: string): RefCommand | undefined {

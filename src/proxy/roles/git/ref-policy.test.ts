@@ -64,4 +64,15 @@ describe("which refs a push may update", () => {
 
     expect(refused.get("refs/heads/agent/x")).toContain("push options");
   });
+
+  it("a push that asks for what is not known here is refused, and says for what", () => {
+    const commands = [{ oldId: OLD, newId: NEW, ref: "refs/heads/agent/x" }];
+    const decideFor = (...names: string[]) =>
+      refusedRefs({ commands, capabilities: new Set(names) }, ["agent/**"]);
+
+    expect(decideFor("report-status", "agent", "atomic", "object-format").size).toBe(0);
+    expect(decideFor("report-status", "push-cert").get("refs/heads/agent/x")).toContain(
+      'asks for "push-cert", which is not passed on',
+    );
+  });
 });

@@ -6,6 +6,19 @@ export interface RefCommand {
 }
 
 const BRANCHES = "refs/heads/";
+/** What a client may ask of a host besides its refs; all it does is to change form and report. */
+const CAPABILITIES: ReadonlySet<string> = new Set([
+  "report-status",
+  "report-status-v2",
+  "side-band-64k",
+  "quiet",
+  "atomic",
+  "ofs-delta",
+  "agent",
+  "object-format",
+  "session-id",
+  "delete-refs",
+]);
 
 /**
  * Which updates of a push the session may not make (security §9), by ref; empty when it may go
@@ -20,12 +33,9 @@ export function refusedRefs(
   pushBranches: readonly string[],
 ): ReadonlyMap<string, string> {
   const refused = new Map<string, string>();
-  // A host may act on other branches for an option: "merge this into main".
-  const hasOptions = capabilities.has("push-options");
+  const ofCapabilities = capabilityRefusal(capabilities);
   for (const command of commands) {
-    const reason = hasOptions
-      ? "policy: push options (-o) are not passed on"
-      : refusal(command, pushBranches);
+    const reason = ofCapabilities ?? refusal(command, pushBranches);
     if (reason !== undefined) refused.set(command.ref, reason);
   }
   if (refused.size === 0) return refused;
@@ -35,6 +45,15 @@ export function refusedRefs(
     }
   }
   return refused;
+}
+
+function capabilityRefusal(capabilities: ReadonlySet<string>): string | undefined {
+  // A host may act on other branches for an option: "merge this into main".
+  if (capabilities.has("push-options")) return "policy: push options (-o) are not passed on";
+  const unknown = [...capabilities].find((name) => !CAPABILITIES.has(name));
+  return unknown === undefined
+    ? undefined
+    : `policy: the push asks for "${unknown.slice(0, 64)}", which is not passed on`;
 }
 
 function refusal({ newId, ref }: RefCommand, pushBranches: readonly string[]): string | undefined {
