@@ -72,7 +72,7 @@ export function createProxyMetrics(registry: Registry, roles = SIDECAR_ROLES) {
     }),
     toolDrift: new Counter({
       name: "drover_proxy_tool_drift_total",
-      help: "Tools left out of a list because they are not as the agent revision saw them first.",
+      help: "Tools left out of a list: not as the agent revision saw them first, or past a limit.",
       registers,
     }),
     serverRequests: new Counter({

@@ -1,12 +1,13 @@
 import { describe, expect, it } from "@jest/globals";
 import { aSnapshot } from "../../../../test/builders/snapshot.ts";
 import { FakeClock } from "../../../../test/fakes/fake-clock.ts";
+import type { ToolPins } from "../../../protocol/proxy-ports.ts";
 import { AppError } from "../../../runtime/errors.ts";
 import { MemoryToolPins } from "../../memory-tool-pins.ts";
-import { PinnedTools, pinnedServer, toolHash } from "./pinned-tools.ts";
+import { PinnedTools, pinnedServer, type ToolPage, toolHash } from "./pinned-tools.ts";
 
 const server = pinnedServer(aSnapshot(), { name: "docs", url: "https://docs.example/mcp" });
-const whole = { isFirst: true, isLast: true };
+const whole: Omit<ToolPage, "tools"> = { cursor: undefined, nextCursor: undefined };
 
 function tool(name: string, changes: Record<string, unknown> = {}) {
   return { name, description: `does ${name}`, inputSchema: { type: "object" }, ...changes };
@@ -15,6 +16,7 @@ function tool(name: string, changes: Record<string, unknown> = {}) {
 function setUp() {
   const clock = new FakeClock();
   const memory = new MemoryToolPins();
+  const kept: ToolPins[] = [];
   const store = { down: false, reads: 0 };
   const guard = () => {
     store.reads += 1;
@@ -30,6 +32,7 @@ function setUp() {
         },
         keepPins: async (key, pins) => {
           guard();
+          kept.push(pins);
           return await memory.keepPins(key, pins);
         },
       },
@@ -44,7 +47,7 @@ function setUp() {
       () => "ok",
       (error: Error) => error.message,
     );
-  return { clock, store, create, pins, list, call };
+  return { clock, store, kept, create, pins, list, call };
 }
 
 describe("the hash of a tool", () => {
@@ -123,15 +126,74 @@ describe("pinned tools", () => {
 
   it("are complete with the last page of the first list", async () => {
     const { list } = setUp();
-    const [first, last] = [
-      { isFirst: true, isLast: false },
-      { isFirst: false, isLast: true },
-    ];
+    const first = { cursor: undefined, nextCursor: "2" };
+    const last = { cursor: "2", nextCursor: undefined };
     await list([tool("a")], first);
     await list([tool("b")], last);
 
     expect(await list([tool("a"), tool("c")], first)).toEqual(["a"]);
     expect(await list([tool("b"), tool("d")], last)).toEqual(["b"]);
+  });
+
+  it.each([
+    ["a last page alone", [{ cursor: "2", nextCursor: undefined }]],
+    [
+      "pages of which one is left out",
+      [
+        { cursor: undefined, nextCursor: "2" },
+        { cursor: "3", nextCursor: undefined },
+      ],
+    ],
+    [
+      "the end of a list that another process began",
+      [
+        { cursor: null, nextCursor: "2" },
+        { cursor: "2", nextCursor: undefined },
+      ],
+    ],
+  ])("are not %s, which is a part and would hide all the rest", async (_name, pages) => {
+    const { list, call } = setUp();
+    for (const page of pages) await list([tool("b")], page);
+
+    expect(await list([tool("a"), tool("b")])).toEqual(["a", "b"]);
+    expect(await call("a")).toBe("ok");
+  });
+
+  it("are those of a list whose page was asked for twice", async () => {
+    const { list } = setUp();
+    await list([tool("a")], { cursor: undefined, nextCursor: "2" });
+    for (const _ of [1, 2]) await list([tool("b")], { cursor: "2", nextCursor: "3" });
+    await list([tool("c")], { cursor: "3", nextCursor: undefined });
+
+    expect(await list(["a", "b", "c", "d"].map((name) => tool(name)))).toEqual(["a", "b", "c"]);
+  });
+
+  it("have a bound in bytes, in number and in pages, whatever a server lists", async () => {
+    const { pins, kept } = setUp();
+    const names = (count: number, length: number) =>
+      Array.from({ length: count }, (_, n) => tool(`${n}`.padStart(length, "\u0001")));
+
+    const long = await pins.filter(server, "s", { tools: names(3, 257), ...whole });
+    expect(long).toEqual({ tools: [], hidden: 3 });
+
+    const wide = { ...server, server: "wide" };
+    const { hidden } = await pins.filter(wide, "s", { tools: names(1000, 256), ...whole });
+    expect(hidden).toBeGreaterThan(900);
+    expect(JSON.stringify(kept.at(-1)).length).toBeLessThanOrEqual(128 * 1024);
+
+    const many = { ...server, server: "many" };
+    const all = await pins.filter(many, "s", { tools: names(1100, 8), ...whole });
+    expect(all.tools).toHaveLength(1024);
+
+    const endless = { ...server, server: "endless" };
+    const page = async (n: number) =>
+      await pins.filter(endless, "s", {
+        tools: [],
+        cursor: n === 1 ? undefined : `${n}`,
+        nextCursor: `${n + 1}`,
+      });
+    for (let n = 1; n < 64; n += 1) await page(n);
+    await expect(page(64)).rejects.toMatchObject({ code: "UPSTREAM_REFUSED" });
   });
 
   it("let a call pass while nothing is pinned, and take one that was pinned meanwhile", async () => {

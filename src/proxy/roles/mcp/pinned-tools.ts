@@ -13,9 +13,34 @@ import { isRecord } from "./policy.ts";
 const CACHE_MS = 3_600_000;
 /** That nothing is pinned yet changes with the first list. */
 const ABSENT_CACHE_MS = 1000;
-const MAX_CACHED = 4096;
-/** Tools past this number are not shown. */
+/** Servers of agent revisions; what is forgotten is read again. */
+const MAX_CACHED_PINS = 1024;
+/** Lists of sessions: more than a pod's sessions have servers. */
+const MAX_LISTS = 4096;
+/** Tools past this number, or past what their pins may take in the store, are not shown. */
 const MAX_TOOLS = 1024;
+const MAX_PINS_BYTES = 128 * 1024;
+/** A tool of a longer name is not shown, and no call can name it. */
+export const MAX_TOOL_NAME = 256;
+/** Pages of a first list; it must end for its tools to be pinned. */
+const MAX_PAGES = 64;
+
+export interface ToolPage {
+  tools: readonly unknown[];
+  /** What the page was asked with; undefined for the first. */
+  cursor: unknown;
+  /** What the next page is to be asked with; undefined after the last. */
+  nextCursor: string | undefined;
+}
+
+/** A first list on its way from its first page to its last. */
+interface Walk {
+  /** Hash of the cursor of the page that comes next: a server may make it as long as it likes. */
+  next: string;
+  pages: number;
+  bytes: number;
+  seen: Map<string, string>;
+}
 
 export interface PinnedServer extends ToolPinKey {
   agent: string;
@@ -49,11 +74,11 @@ export function toolHash(tool: Record<string, unknown>): string {
 export class PinnedTools {
   readonly #store: ToolPinStore;
   readonly #clock: Clock;
-  readonly #pins = new BoundedMap<{ pins: ToolPins | null; readAt: number }>(MAX_CACHED);
-  /** Pages of first lists that are not complete yet, by session and server. */
-  readonly #partial = new BoundedMap<Map<string, string>>(MAX_CACHED);
-  /** Tools that were not as pinned when a session last saw their list, by session and server. */
-  readonly #drifted = new BoundedMap<ReadonlySet<string>>(MAX_CACHED);
+  readonly #pins = new BoundedMap<{ pins: ToolPins | null; readAt: number }>(MAX_CACHED_PINS);
+  /** First lists that are not complete yet, by session and server. */
+  readonly #walks = new BoundedMap<Walk>(MAX_CACHED_PINS);
+  /** Pinned tools that had changed when a session last saw their list, by session and server. */
+  readonly #drifted = new BoundedMap<ReadonlySet<string>>(MAX_LISTS);
 
   constructor({ store, clock }: { store: ToolPinStore; clock: Clock }) {
     this.#store = store;
@@ -77,44 +102,46 @@ export class PinnedTools {
   }
 
   /**
-   * The tools of one page of a list that are as pinned, and how many are not. The first list pins
-   * once its last page has come. Throws UNAVAILABLE.
+   * The tools of one page of a list that are as pinned, and how many are not. The first list that was
+   * seen from its first page to its last pins. Throws UNAVAILABLE; UPSTREAM_REFUSED past 64 pages.
    */
   async filter(
     server: PinnedServer,
     session: string,
-    page: { tools: readonly unknown[]; isFirst: boolean; isLast: boolean },
+    page: ToolPage,
   ): Promise<{ tools: unknown[]; hidden: number }> {
-    const hashes = page.tools.map((tool) =>
-      isRecord(tool) && typeof tool["name"] === "string"
-        ? { tool, name: tool["name"], hash: toolHash(tool) }
-        : undefined,
+    const named = page.tools.flatMap((tool) =>
+      isRecord(tool) && typeof tool["name"] === "string" && tool["name"].length <= MAX_TOOL_NAME
+        ? [{ tool, name: tool["name"], hash: toolHash(tool) }]
+        : [],
     );
-    const named = hashes.filter((each) => each !== undefined);
     const pins = (await this.#read(server)) ?? (await this.#begin(server, session, page, named));
     const asPinned = named.filter(({ name, hash }) => pins[name] === hash);
-    this.#remember(listKey(server, session), named, pins, page.isFirst);
-    return { tools: asPinned.map(({ tool }) => tool), hidden: hashes.length - asPinned.length };
+    this.#remember(listKey(server, session), named, pins, page.cursor === undefined);
+    return { tools: asPinned.map(({ tool }) => tool), hidden: page.tools.length - asPinned.length };
   }
 
-  /** Adds a page of the first list; keeps the pins when it is the last. */
+  /** What a page of the first list may show; its tools are pinned when it is the last. */
   async #begin(
     server: PinnedServer,
     session: string,
-    { isFirst, isLast }: { isFirst: boolean; isLast: boolean },
+    { cursor, nextCursor }: ToolPage,
     page: readonly { name: string; hash: string }[],
   ): Promise<ToolPins> {
     const key = listKey(server, session);
-    const seen = new Map(isFirst ? [] : this.#partial.get(key));
-    for (const { name, hash } of page) {
-      if (!seen.has(name) && seen.size < MAX_TOOLS) seen.set(name, hash);
-    }
-    const pins: ToolPins = Object.fromEntries(seen);
-    if (!isLast) {
-      this.#partial.set(key, seen);
+    const isFirst = cursor === undefined;
+    const before = isFirst ? undefined : this.#walks.get(key);
+    // A part must not stand for the whole: a page out of its turn pins nothing.
+    const isInTurn = isFirst || before?.next === jsonHash(cursor);
+    const walk = extended(isInTurn ? before : undefined, page);
+    const pins: ToolPins = Object.fromEntries(walk.seen);
+    if (!isInTurn) return pins;
+    this.#walks.delete(key);
+    if (nextCursor !== undefined) {
+      if (walk.pages >= MAX_PAGES) throw tooManyPages(server);
+      this.#walks.set(key, { ...walk, next: jsonHash(nextCursor) });
       return pins;
     }
-    this.#partial.delete(key);
     const kept = await this.#ask("keeping the tools of a server", () =>
       this.#store.keepPins(server, pins),
     );
@@ -129,7 +156,10 @@ export class PinnedTools {
     isFirst: boolean,
   ): void {
     const drifted = new Set(isFirst ? [] : this.#drifted.get(key));
-    for (const { name, hash } of page) if (pins[name] !== hash) drifted.add(name);
+    // Those that are not pinned are refused for that.
+    for (const { name, hash } of page) {
+      if (Object.hasOwn(pins, name) && pins[name] !== hash) drifted.add(name);
+    }
     this.#drifted.set(key, drifted);
   }
 
@@ -155,6 +185,30 @@ export class PinnedTools {
   async #ask<T>(what: string, work: () => Promise<T>): Promise<T> {
     return await withDeadline(this.#clock, TIMEOUTS.storeMs, what, work);
   }
+}
+
+/** With the tools of one more page, as far as there is room; of two of one name the first counts. */
+function extended(
+  walk: Walk | undefined,
+  page: readonly { name: string; hash: string }[],
+): Omit<Walk, "next"> {
+  const seen = new Map(walk?.seen);
+  let bytes = walk?.bytes ?? 0;
+  for (const { name, hash } of page) {
+    const size = Buffer.byteLength(JSON.stringify({ [name]: hash }));
+    if (seen.has(name) || seen.size >= MAX_TOOLS || bytes + size > MAX_PINS_BYTES) continue;
+    seen.set(name, hash);
+    bytes += size;
+  }
+  return { pages: (walk?.pages ?? 0) + 1, bytes, seen };
+}
+
+function tooManyPages({ name }: PinnedServer): AppError {
+  return new AppError(
+    "UPSTREAM_REFUSED",
+    `MCP server "${name}" lists its tools in more than ${MAX_PAGES} pages`,
+    { details: { limit: MAX_PAGES } },
+  );
 }
 
 function listKey(server: ToolPinKey, session: string): string {

@@ -8,7 +8,12 @@ import type { SessionSnapshots } from "../../session-snapshots.ts";
 import type { Caller } from "../../token.ts";
 import { parseServerUrl } from "../../url-match.ts";
 import type { Message } from "./messages.ts";
-import { type PinnedServer, type PinnedTools, pinnedServer } from "./pinned-tools.ts";
+import {
+  MAX_TOOL_NAME,
+  type PinnedServer,
+  type PinnedTools,
+  pinnedServer,
+} from "./pinned-tools.ts";
 import { checkCall } from "./policy.ts";
 import type { IdOwner } from "./sealed-ids.ts";
 
@@ -83,6 +88,6 @@ export async function findTarget(
 
 function toolName(message: Extract<Message, { kind: "request" }>): string {
   const name = message.params?.["name"];
-  if (typeof name === "string" && name !== "" && name.length <= 256) return name;
+  if (typeof name === "string" && name !== "" && name.length <= MAX_TOOL_NAME) return name;
   throw new AppError("INPUT_INVALID", "tools/call needs params.name");
 }

@@ -315,14 +315,18 @@ export class McpRole {
   ): Promise<unknown> {
     const result = filterTools(listed, target.tools, target.name);
     if (!isRecord(result) || !Array.isArray(result["tools"])) return result;
+    const { nextCursor } = result;
     const { tools, hidden } = await this.#deps.pins.filter(target.pinned, target.owner.sessionId, {
       tools: result["tools"],
-      isFirst: asked?.params?.["cursor"] === undefined,
-      isLast: typeof result["nextCursor"] !== "string",
+      cursor: asked?.params?.["cursor"],
+      nextCursor: typeof nextCursor === "string" ? nextCursor : undefined,
     });
     if (hidden > 0) {
       const fields = { sessionId: target.owner.sessionId, server: target.name, hidden };
-      this.#deps.logger.warn(fields, "tools hidden: new or changed since the revision's first use");
+      this.#deps.logger.warn(
+        fields,
+        "tools hidden: new, changed since the revision's first use, or past a limit",
+      );
       for (let each = 0; each < hidden; each += 1) this.#deps.onDrift();
     }
     return { ...result, tools };
