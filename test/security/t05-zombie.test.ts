@@ -25,6 +25,7 @@ import { newMarker } from "./sweeper.ts";
 
 const NAMESPACE = "drover-system";
 const SANDBOX = "sbx-1";
+const NEWS = { jsonrpc: "2.0", method: "notifications/message", params: { data: "news" } };
 const TTL_MS = 500;
 
 const cleanups = new Cleanups();
@@ -34,6 +35,8 @@ let store: SessionStore;
 let key: SigningKey;
 let issuer: TokenIssuer;
 let upstream: Upstream;
+/** Sends an event in the stream that was opened last. */
+let push = () => {};
 /** For the sidecars. */
 let redisIsAway = false;
 let sidecars: { first: Rig; second: Rig };
@@ -60,10 +63,16 @@ beforeAll(async () => {
     bindings: store.ports,
     clock: systemClock,
   });
-  upstream = await startUpstream(cleanups, ({ body }, response) => {
+  upstream = await startUpstream(cleanups, ({ method, body }, response) => {
+    if (method === "GET" || body.includes('"slow"')) {
+      response.writeHead(200, { "content-type": "text/event-stream" });
+      response.write(": open\n\n");
+      push = () => response.write(`data: ${JSON.stringify(NEWS)}\n\n`);
+      return;
+    }
     const { id } = JSON.parse(body) as { id: number };
     response.writeHead(200, { "content-type": "application/json" });
-    const tools = [{ name: "charge", inputSchema: { type: "object" } }];
+    const tools = ["charge", "slow"].map((name) => ({ name, inputSchema: { type: "object" } }));
     const result = { content: [{ type: "text", text: "charged" }], tools };
     response.end(JSON.stringify({ jsonrpc: "2.0", id, result }));
   });
@@ -266,6 +275,56 @@ describe("T05: a harness whose session was taken over", () => {
     await expect(ask(token, "pod-2")).rejects.toMatchObject({ code: "FORBIDDEN" });
     await ask(await sidecars.second.token(ref.id, taken.token), "pod-2");
   });
+});
+
+describe("T05: a stream that was open when its session was taken over", () => {
+  it.each(["GET", "POST"] as const)(
+    "ends on both sides and tells the old harness nothing more: %s",
+    async (method) => {
+      const { aborted } = upstream;
+      const stream = { text: "", over: false };
+      void readInto(stream, await open(method));
+      await within(3000, () => stream.text !== "");
+      push();
+      await within(3000, () => stream.text.includes("news"));
+      const before = stream.text.split("news").length;
+
+      await freezeAndTakeOver();
+      await within(6000, () => stream.over && upstream.aborted === aborted + 1);
+      push();
+
+      expect([stream.over, upstream.aborted]).toEqual([true, aborted + 1]);
+      expect(stream.text.split("news")).toHaveLength(before);
+    },
+  );
+
+  async function open(method: "GET" | "POST"): Promise<Response> {
+    if (method === "POST") {
+      return await send(sidecars.first, token, "tools/call", { name: "slow", arguments: {} });
+    }
+    return await fetch(`${sidecars.first.url}/mcp/bank`, {
+      headers: { authorization: `Bearer ${token}` },
+    });
+  }
+
+  async function readInto(stream: { text: string; over: boolean }, answer: Response) {
+    try {
+      for await (const chunk of answer.body ?? []) {
+        stream.text += Buffer.from(chunk).toString("utf8");
+      }
+    } catch {
+      // Broken off, which is an end too.
+    }
+    stream.over = true;
+  }
+
+  /** Waits no longer than that; the test then sees what is so. */
+  async function within(ms: number, check: () => boolean): Promise<void> {
+    const deadline = Date.now() + ms;
+    while (!check() && Date.now() < deadline) {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
 });
 
 describe("T05: a token where it is not for", () => {

@@ -23,6 +23,15 @@ export const sabotages: readonly Sabotage[] = [
   },
   {
     case: "T05",
+    defence: "A stream is held against the lease for as long as it is open",
+    file: "src/proxy/roles/mcp/stream-watch.ts",
+    find: "end.abort(endOf(watched, problem));",
+    replace: "",
+    test,
+    name: "ends on both sides",
+  },
+  {
+    case: "T05",
     defence: "The lease token must be equal, not only epoch and pod",
     file: "src/protocol/token-holder.ts",
     find: "leaseTokenHash(lease.token) === claims.ltk &&",
