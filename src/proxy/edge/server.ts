@@ -119,8 +119,8 @@ class EdgeApp {
   async #serve(exchange: Exchange, request: IncomingMessage): Promise<Outcome> {
     const { tokens, limits, git, deps } = this.#parts;
     try {
-      checkForeignCredentials(request.headersDistinct, exchange.query);
       const route = gitRouteOf(exchange.method, exchange.path, exchange.query);
+      checkForeignCredentials(request.headersDistinct, exchange.query);
       const caller = await tokens.verify(
         exchange.header("authorization"),
         request.socket.remoteAddress,

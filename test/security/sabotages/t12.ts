@@ -14,7 +14,7 @@ export const sabotages: readonly Sabotage[] = [
   {
     case: "T12",
     defence: "Cookies and keys of other kinds are credentials too",
-    file: "src/proxy/roles/model/policy.ts",
+    file: "src/proxy/foreign-credentials.ts",
     find: '  "cookie",\n',
     replace: "",
     test,
@@ -23,9 +23,9 @@ export const sabotages: readonly Sabotage[] = [
   {
     case: "T12",
     defence: "The query is looked at",
-    file: "src/proxy/roles/model/policy.ts",
-    find: 'inQuery ? "the query" : undefined',
-    replace: "undefined",
+    file: "src/proxy/foreign-credentials.ts",
+    find: 'query.split(/[&;]/).some(isCredential) ? "the query" : undefined',
+    replace: 'isCredential("") ? query : undefined',
     test,
     name: "in its query",
   },

@@ -1,5 +1,6 @@
 import type { IncomingHttpHeaders } from "node:http";
 import { AppError } from "../../../runtime/errors.ts";
+import { foreignCredentialPlace } from "../../foreign-credentials.ts";
 
 /**
  * What may be asked of the model endpoint with the pool's key (security §10): messages and counting
@@ -76,24 +77,12 @@ function checkBetas(header: string): string {
   return betas.join(",");
 }
 
-/** Headers by which a request could spend another's account, or carry data to it (security §10). */
-const CREDENTIAL_HEADERS = [
-  "x-api-key",
-  "api-key",
-  "x-goog-api-key",
-  "private-token",
-  "cookie",
-  "proxy-authorization",
-];
-
 /**
  * Throws FOREIGN_CREDENTIAL for a credential in a header or in the query. `Authorization` is not
  * looked at here: what is not a session token has been refused before.
  */
 export function checkForeignCredentials(headers: IncomingHttpHeaders, query: string): void {
-  const header = CREDENTIAL_HEADERS.find((name) => headers[name] !== undefined);
-  const inQuery = /(?:^|[&;])[^=&;]*(?:key|token|auth|secret|pass|sig)[^=&;]*=/i.test(query);
-  const where = header === undefined ? (inQuery ? "the query" : undefined) : `header "${header}"`;
+  const where = foreignCredentialPlace(headers, query);
   if (where === undefined) return;
   throw new AppError(
     "FOREIGN_CREDENTIAL",
