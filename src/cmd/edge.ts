@@ -50,6 +50,7 @@ export async function edgeMain(
   const edge = createEdgeServer({
     issuer,
     bindings: sessions,
+    leases: sessions,
     snapshots: sessions,
     credentials: credentials.source,
     onCredentialRead: reports.note,

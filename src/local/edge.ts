@@ -31,6 +31,7 @@ export async function startLocalEdge(deps: LocalEdgeDeps): Promise<LocalEdge> {
   const edge = createEdgeServer({
     issuer,
     bindings: store.ports,
+    leases: store.ports,
     snapshots: store.ports,
     credentials,
     onCredentialRead: () => {},

@@ -17,24 +17,42 @@ export function leaseProblem(
   claims: SessionClaims,
   lease: LeaseState | null,
 ): AppError | undefined {
-  const session = `session "${claims.sub}"`;
-  if (lease === null) return new AppError("SESSION_NOT_FOUND", `${session} does not exist`);
-  if (lease.terminated) return new AppError("SESSION_CLOSED", `${session} is terminated`);
+  const ended = endedProblem(claims.sub, lease);
+  if (ended !== undefined) return ended;
   const held =
+    lease !== null &&
     lease.token !== "" &&
     lease.epoch === claims.epoch &&
     leaseTokenHash(lease.token) === claims.ltk &&
     lease.owner === claims.pod;
   return held
     ? undefined
-    : new AppError("SESSION_LEASE_LOST", `${session} is not held under this lease any more`);
+    : new AppError(
+        "SESSION_LEASE_LOST",
+        `session "${claims.sub}" is not held under this lease any more`,
+      );
 }
 
-/** Why the sandbox token's binding is not the current one, or undefined when it is. */
+function endedProblem(
+  sessionId: string,
+  lease: Pick<LeaseState, "terminated"> | null,
+): AppError | undefined {
+  const session = `session "${sessionId}"`;
+  if (lease === null) return new AppError("SESSION_NOT_FOUND", `${session} does not exist`);
+  return lease.terminated ? new AppError("SESSION_CLOSED", `${session} is terminated`) : undefined;
+}
+
+/**
+ * Why the sandbox token's binding is not the current one, or undefined when it is. A session that
+ * was terminated is over at once, also where the binding is not yet taken away.
+ */
 export function bindingProblem(
   claims: SandboxClaims,
   binding: Binding | null,
+  lease: Pick<LeaseState, "terminated"> | null,
 ): AppError | undefined {
+  const ended = endedProblem(claims.sub, lease);
+  if (ended !== undefined) return ended;
   const bound =
     binding !== null &&
     binding.sessionId === claims.sub &&

@@ -17,8 +17,14 @@ const bound = {
 async function start() {
   const clock = new FakeClock();
   const key = await generateSigningKey("key-1");
-  const state: { binding: typeof bound | null; storeDown: boolean; asked: string[] } = {
+  const state: {
+    binding: typeof bound | null;
+    lease: { token: string; epoch: number; owner: string; terminated: boolean } | null;
+    storeDown: boolean;
+    asked: string[];
+  } = {
     binding: bound,
+    lease: { token: "", epoch: 1, owner: "", terminated: false },
     storeDown: false,
     asked: [],
   };
@@ -31,6 +37,7 @@ async function start() {
         return state.binding;
       },
     },
+    leases: { readLease: async () => state.lease },
     clock,
   });
   const bearer = async (changes: object = {}, audience: string = AUDIENCES.sandbox, by = key) => {
@@ -41,6 +48,21 @@ async function start() {
 }
 
 describe("SandboxTokenCheck", () => {
+  it("refuses a sandbox whose session is over, though it is bound to it", async () => {
+    const { state, check, bearer } = await start();
+    const authorization = await bearer();
+    await check.verify(authorization, "10.0.0.7");
+
+    state.lease = { token: "", epoch: 1, owner: "", terminated: true };
+    await expect(check.verify(authorization, "10.0.0.7")).rejects.toMatchObject({
+      code: "SESSION_CLOSED",
+    });
+    state.lease = null;
+    await expect(check.verify(authorization, "10.0.0.7")).rejects.toMatchObject({
+      code: "SESSION_NOT_FOUND",
+    });
+  });
+
   it.each(["10.0.0.7", "::ffff:10.0.0.7"])("knows a bound sandbox at %s", async (address) => {
     const { state, check, bearer } = await start();
     const authorization = await bearer();

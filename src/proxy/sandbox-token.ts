@@ -1,5 +1,5 @@
 import type { SessionIdentity } from "../credentials/credential-source.ts";
-import type { BindingReader } from "../protocol/session-ports.ts";
+import type { BindingReader, LeaseReader } from "../protocol/session-ports.ts";
 import { bindingProblem } from "../protocol/token-holder.ts";
 import { AUDIENCES, type SandboxClaims, sandboxClaims, verifyToken } from "../protocol/tokens.ts";
 import { withDeadline } from "../runtime/abort.ts";
@@ -18,12 +18,13 @@ export interface SandboxCaller {
 export interface SandboxTokenDeps {
   keys: Pick<PublicKeys, "withKey">;
   bindings: BindingReader;
+  leases: LeaseReader;
   clock: Clock;
 }
 
 /**
  * Says for which session a sandbox asks (security §3). A sandbox token lives as long as its binding,
- * so the binding is read for each request and without it nothing is served; and a token that was
+ * so the binding is read for each request, with whether the session still lives; and a token that was
  * carried out of its sandbox is of no use elsewhere.
  */
 export class SandboxTokenCheck {
@@ -35,21 +36,28 @@ export class SandboxTokenCheck {
 
   /**
    * `remoteAddress` is the connection's own, never a header's. Throws UNAUTHENTICATED for a token
-   * that is not one, FORBIDDEN for one that does not hold or comes from elsewhere, UNAVAILABLE or
+   * that is not one, SESSION_CLOSED or SESSION_NOT_FOUND for one of a session that is over, FORBIDDEN for one that does not hold or comes from elsewhere, UNAVAILABLE or
    * TIMEOUT while keys or binding cannot be read.
    */
   async verify(
     authorization: string | undefined,
     remoteAddress: string | undefined,
   ): Promise<SandboxCaller> {
-    const { keys, clock } = this.#deps;
+    const { keys, bindings, leases, clock } = this.#deps;
     const token = bearerToken(authorization, "sandbox");
     const jwks = await keys.withKey(keyId(token));
     const claims = await verifyToken(jwks, AUDIENCES.sandbox, sandboxClaims, token, clock.now());
-    const binding = await withDeadline(clock, TIMEOUTS.storeMs, "reading the binding", () =>
-      this.#deps.bindings.readBinding(claims.sbx),
+    const [binding, lease] = await withDeadline(
+      clock,
+      TIMEOUTS.storeMs,
+      "reading the binding",
+      async () =>
+        await Promise.all([
+          bindings.readBinding(claims.sbx),
+          leases.readLease(claims.ten, claims.sub),
+        ]),
     );
-    const problem = bindingProblem(claims, binding);
+    const problem = bindingProblem(claims, binding, lease);
     if (problem !== undefined) throw problem;
     if (plainAddress(remoteAddress ?? "") !== plainAddress(claims.ip)) {
       throw new AppError(

@@ -1,3 +1,4 @@
+import { readFile, writeFile } from "node:fs/promises";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "@jest/globals";
 import { Redis } from "ioredis";
 import { createIssuer, type TokenIssuer } from "../../src/operator/issuer/issuer.ts";
@@ -298,6 +299,28 @@ describe("T05: a stream that was open when its session was taken over", () => {
     },
   );
 
+  it("ends as well when only its credential was taken away", async () => {
+    const { aborted } = upstream;
+    const streams = await Promise.all(
+      (["GET", "POST"] as const).map(async (method) => {
+        const stream = { text: "", over: false };
+        void readInto(stream, await open(method));
+        await within(3000, () => stream.text !== "");
+        return stream;
+      }),
+    );
+    const { credentialsFile } = sidecars.first;
+    const secrets = await readFile(credentialsFile);
+    try {
+      await writeFile(credentialsFile, "{}");
+      await within(8000, () => upstream.aborted === aborted + 2 && streams.every((s) => s.over));
+    } finally {
+      await writeFile(credentialsFile, secrets);
+    }
+
+    expect([streams.map((s) => s.over), upstream.aborted]).toEqual([[true, true], aborted + 2]);
+  });
+
   async function open(method: "GET" | "POST"): Promise<Response> {
     if (method === "POST") {
       return await send(sidecars.first, token, "tools/call", { name: "slow", arguments: {} });
@@ -332,6 +355,7 @@ describe("T05: a token where it is not for", () => {
     new SandboxTokenCheck({
       keys: new PublicKeys({ issuer, clock: systemClock }),
       bindings: store.ports,
+      leases: store.ports,
       clock: systemClock,
     });
 

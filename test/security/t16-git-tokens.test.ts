@@ -107,11 +107,14 @@ it("the host's token is in no file, trace, environment, argument or word of git"
   expect(sweeper.bytes).toBeGreaterThan(100_000);
 });
 
-it("the sandbox's token opens nothing from another address, nor after its sandbox was released", async () => {
+it("the sandbox's token opens nothing from another address, nor after its session or its binding has ended", async () => {
   const before = rig.host.received.length;
 
   expect(await statusFrom("127.0.0.1")).toBe(200);
   expect(await statusFrom("127.0.0.2")).toBe(403);
+  rig.terminated = true;
+  expect(await statusFrom("127.0.0.1")).toBe(409);
+  rig.terminated = false;
   rig.bindings.clear();
   expect(await statusFrom("127.0.0.1")).toBe(403);
 

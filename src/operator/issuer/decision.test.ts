@@ -171,6 +171,8 @@ const sandboxShown = {
     exp: 1,
   },
   binding,
+  // Between turns nobody holds the session, and its sandbox may still use git.
+  lease: { token: "", epoch: 7, owner: "", terminated: false },
 } satisfies ShownToken;
 const vault = { name: "git", uid: "uid-1", entries: [] };
 const bySession: VaultTokenFacts = {
@@ -223,6 +225,21 @@ describe("decideVaultToken", () => {
       given: { ...bySession, vault: "other" },
       code: "FORBIDDEN",
       says: 'credential vault "other"',
+    },
+    {
+      name: "a sandbox whose session is terminated",
+      given: {
+        ...bySandbox,
+        shown: { ...sandboxShown, lease: { ...LEASE, terminated: true } },
+      },
+      code: "SESSION_CLOSED",
+      says: "terminated",
+    },
+    {
+      name: "a sandbox whose session is no more",
+      given: { ...bySandbox, shown: { ...sandboxShown, lease: null } },
+      code: "SESSION_NOT_FOUND",
+      says: "exist",
     },
     {
       name: "the account of another pool",

@@ -76,7 +76,7 @@ export function decide(facts: IssueFacts): Grant {
 /** What somebody showed to a proxy, and what the store says of it now. */
 export type ShownToken =
   | { kind: "session"; claims: SessionClaims; lease: LeaseState | null }
-  | { kind: "sandbox"; claims: SandboxClaims; binding: Binding | null };
+  | { kind: "sandbox"; claims: SandboxClaims; binding: Binding | null; lease: LeaseState | null };
 
 export interface VaultTokenFacts {
   caller: Caller;
@@ -116,7 +116,7 @@ export function decideVaultToken(facts: VaultTokenFacts): VaultClaims {
   const problem =
     shown.kind === "session"
       ? leaseProblem(shown.claims, shown.lease)
-      : bindingProblem(shown.claims, shown.binding);
+      : bindingProblem(shown.claims, shown.binding, shown.lease);
   if (problem !== undefined) throw refusal(problem.code, problem.message);
   if (!snapshot.vaults.some(({ name }) => name === vault)) {
     throw refusal("FORBIDDEN", `${session} does not name credential vault "${vault}"`);

@@ -112,9 +112,10 @@ async function readShown(deps: IssuerDeps, token: string, kind: ShownToken["kind
     return { shown: { kind, claims, lease }, snapshot };
   }
   const claims = await verifyToken(jwks, AUDIENCES.sandbox, sandboxClaims, token, now);
-  const [binding, snapshot] = await Promise.all([
+  const [binding, lease, snapshot] = await Promise.all([
     deps.bindings.readBinding(claims.sbx),
+    deps.leases.readLease(claims.ten, claims.sub),
     deps.snapshots.readSnapshot(claims.ten, claims.sub),
   ]);
-  return { shown: { kind, claims, binding }, snapshot };
+  return { shown: { kind, claims, binding, lease }, snapshot };
 }

@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { CredentialSource } from "../../credentials/credential-source.ts";
-import type { BindingReader, SnapshotReader } from "../../protocol/session-ports.ts";
+import type { BindingReader, LeaseReader, SnapshotReader } from "../../protocol/session-ports.ts";
 import { aborted } from "../../runtime/abort.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { AppError, codeOf, describeError, ERROR_CODES, isAbort } from "../../runtime/errors.ts";
@@ -23,6 +23,7 @@ import { checkForeignCredentials } from "./foreign-credentials.ts";
 export interface EdgeDeps {
   issuer: Pick<IssuerPort, "keys">;
   bindings: BindingReader;
+  leases: LeaseReader;
   snapshots: SnapshotReader;
   credentials: CredentialSource;
   /** Told of every read of a credential, for the status of its vault. */
@@ -57,7 +58,7 @@ export function createEdgeServer(deps: EdgeDeps): EdgeServer {
   const agent = createGuardedAgent({ listed: new Set(deps.inClusterServers) });
   const app = new EdgeApp({
     deps,
-    tokens: new SandboxTokenCheck({ keys, bindings: deps.bindings, clock }),
+    tokens: new SandboxTokenCheck({ keys, bindings: deps.bindings, leases: deps.leases, clock }),
     limits: new RequestLimits(deps),
     git: new GitRole({
       snapshots: new SessionSnapshots({ reader: deps.snapshots, clock }),

@@ -74,6 +74,8 @@ export class GitRig {
   readonly reports: CredentialReport[];
   readonly registry: Registry;
   readonly snapshot: SessionSnapshot;
+  /** Of the session. */
+  terminated = false;
   /** Milliseconds by which the edge's clock is ahead: what it holds gets older at once. */
   ahead = 0;
 
@@ -136,6 +138,9 @@ export class GitRig {
     this.edge = createEdgeServer({
       issuer: { keys: async () => ({ keys: [key.publicJwk] }) },
       bindings: { readBinding: async (id) => this.bindings.get(id) ?? null },
+      leases: {
+        readLease: async () => ({ token: "", epoch: 1, owner: "", terminated: this.terminated }),
+      },
       snapshots: {
         readSnapshot: async (_tenant, id) => (id === snapshot.sessionId ? snapshot : null),
       },

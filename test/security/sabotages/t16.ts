@@ -43,4 +43,17 @@ export const sabotages: readonly Sabotage[] = [
     replace: "if (problem !== undefined && binding !== null) throw problem;",
     test,
   },
+  {
+    case: "T16",
+    defence: "A sandbox token is worth nothing once its session is terminated",
+    file: "src/protocol/token-holder.ts",
+    find: `  const ended = endedProblem(claims.sub, lease);
+  if (ended !== undefined) return ended;
+  const bound =`,
+    replace: `  const ended = endedProblem(claims.sub, lease);
+  if (lease === null) return ended;
+  const bound =`,
+    test,
+    name: "opens nothing",
+  },
 ];
