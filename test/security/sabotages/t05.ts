@@ -32,6 +32,15 @@ export const sabotages: readonly Sabotage[] = [
   },
   {
     case: "T05",
+    defence: "A stream is held against the credential that it was opened with",
+    file: "src/proxy/roles/mcp/stream-watch.ts",
+    find: "await this.#checkCredential(watched, caller);",
+    replace: "",
+    test,
+    name: "credential was taken away",
+  },
+  {
+    case: "T05",
     defence: "The lease token must be equal, not only epoch and pod",
     file: "src/protocol/token-holder.ts",
     find: "leaseTokenHash(lease.token) === claims.ltk &&",
