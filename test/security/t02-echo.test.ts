@@ -1,8 +1,16 @@
-import { readFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
+import type { ServerResponse } from "node:http";
 import { afterEach, describe, expect, it } from "@jest/globals";
-import { Cleanups, eventually, SESSION } from "../integration/proxy/rig.ts";
+import {
+  Cleanups,
+  eventually,
+  everythingOf,
+  SESSION,
+  SkippingClock,
+} from "../integration/proxy/rig.ts";
 import {
   call,
+  secretsWith,
   sendJson,
   sessionWithServer,
   vaultFor,
@@ -14,6 +22,7 @@ import { newMarker } from "./sweeper.ts";
  * T02: the tool of an MCP server gives back the credential that it was sent, in every form of security
  * §12, as a value or a key of JSON, as one answer or as a stream. No form may reach the harness, a log
  * or a metric; what is not found is said in the guide. The forms are computed here, not by the product.
+ * It may also be a value that another request was sent with, before this one or since.
  */
 const cleanups = new Cleanups();
 afterEach(async () => await cleanups.run());
@@ -45,6 +54,8 @@ const covered: readonly (readonly [string, Echo])[] = [
 
 /** With characters that the encodings change. */
 const withSpecials = (name: string) => `${newMarker(name)}/+=?&"`;
+
+const newDigits = () => String(Math.floor(1e14 + Math.random() * 9e14));
 
 describe("a tool that gives its credential back", () => {
   it.each(
@@ -89,6 +100,21 @@ describe("a tool that gives its credential back", () => {
     expect(await sweep.found()).toEqual([]);
   });
 
+  it.each([
+    ["a number", (digits: string) => digits],
+    ["a number with an exponent", (digits: string) => `${digits[0]}.${digits.slice(1)}e15`],
+  ])("made of digits, as %s of JSON, gives back nothing", async (_name, numberOf) => {
+    const secret = `7${newDigits()}`;
+    const { rig } = await sessionWithServer(cleanups, secret, (_received, response) => {
+      response.writeHead(200, { "content-type": "application/json" });
+      response.end(`{"jsonrpc":"2.0","id":1,"result":{"content":[],"a":${numberOf(secret)}}}`);
+    });
+
+    const answer = await (await rig.post("/mcp/docs", call("echo"))).json();
+
+    expect(answer).toMatchObject({ result: { a: "[redacted:main/docs]" } });
+  });
+
   it("decoded from a Basic pair gives back neither pair nor password", async () => {
     const password = newMarker("T02");
     const pair = toBase64(`robot:${password}`);
@@ -126,5 +152,125 @@ describe("a tool that gives its credential back", () => {
 
     expect(text).toContain(JSON.stringify(echo(secret)));
     expect(await readFile("docs/guides/mcp-credentials.md", "utf8")).toMatch(word);
+  });
+});
+
+/** A server that knows all it was ever sent, and a session whose credential is changed meanwhile. */
+async function rotating() {
+  const clock = new SkippingClock();
+  const values = [newMarker("T02"), newMarker("T02"), newMarker("T02")] as const;
+  /** Answers that wait to be given, the oldest first. */
+  const waiting: ServerResponse[] = [];
+  const session = await sessionWithServer(
+    cleanups,
+    values[0],
+    ({ method }, response) => {
+      if (method === "GET") {
+        response.writeHead(200, { "content-type": "text/event-stream" }).flushHeaders();
+      }
+      waiting.push(response);
+    },
+    { clock },
+  );
+  const { rig, upstream } = session;
+  const echo = () => upstream.received.map(({ headers }) => headers.authorization);
+  return {
+    ...session,
+    values,
+    waiting,
+    sweep: new ProxySweep(rig, values),
+    /** Undefined takes the value away. */
+    change: async (value: string | undefined) => {
+      const secrets = value === undefined ? {} : secretsWith(value);
+      await writeFile(rig.credentialsFile, JSON.stringify(secrets));
+      clock.skip(5001);
+    },
+    /** Starts a request and resolves once the server has it. */
+    begin: async (method: "GET" | "POST") => {
+      const before = waiting.length;
+      const answer = fetch(`${rig.url}/mcp/docs`, {
+        method,
+        headers: {
+          "content-type": "application/json",
+          authorization: `Bearer ${await rig.token()}`,
+        },
+        ...(method === "POST" ? { body: JSON.stringify(call("echo")) } : {}),
+      });
+      await eventually("the request at the server", () => waiting.length > before);
+      // Not the promise itself, which `await` would wait for.
+      return { answer };
+    },
+    /** Gives the oldest request everything back that the server was ever sent. */
+    give: (as: "json" | "event" | "notification") => {
+      const response = waiting.shift();
+      const result = { content: [], structuredContent: { echo: echo() } };
+      const notification = { method: "notifications/message", params: { data: echo() } };
+      const told = as === "notification" ? notification : { id: 1, result };
+      const text = JSON.stringify({ jsonrpc: "2.0", ...told });
+      if (as === "json") {
+        response?.writeHead(200, { "content-type": "application/json" }).end(text);
+        return;
+      }
+      if (as === "event") response?.writeHead(200, { "content-type": "text/event-stream" });
+      response?.end(`data: ${text}\n\n`);
+    },
+  };
+}
+
+describe("a server that gives back what another request was sent with", () => {
+  it.each([
+    { method: "POST", as: "json" },
+    { method: "POST", as: "event" },
+    { method: "GET", as: "notification" },
+  ] as const)(
+    "to a $method, as $as, after the value was rotated, gives back nothing",
+    async ({ method, as }) => {
+      const { values, upstream, sweep, change, begin, give } = await rotating();
+      const slow = await begin(method);
+      await change(values[1]);
+      const later = await begin("POST");
+
+      give(as);
+      const seen = await sweep.answer(await slow.answer);
+      give("json");
+      await sweep.answer(await later.answer);
+
+      const sent = upstream.received.map(({ headers }) => headers.authorization);
+      expect(sent).toEqual([`Bearer ${values[0]}`, `Bearer ${values[1]}`]);
+      expect(seen.split("[redacted:main/docs]")).toHaveLength(3);
+      expect(await sweep.found()).toEqual([]);
+    },
+  );
+
+  it("in a later answer, after two rotations, gives back nothing", async () => {
+    const { values, sweep, change, begin, give } = await rotating();
+    let last = "";
+    for (const value of values) {
+      await change(value);
+      const { answer } = await begin("POST");
+      give("json");
+      last = await sweep.answer(await answer);
+    }
+
+    expect(last.split("[redacted:main/docs]")).toHaveLength(4);
+    expect(await sweep.found()).toEqual([]);
+  });
+
+  it("in a later answer, after the value was taken away and another given, gives back nothing", async () => {
+    const { rig, values, sweep, change, begin, give } = await rotating();
+    const first = await begin("POST");
+    give("json");
+    await sweep.answer(await first.answer);
+
+    await change(undefined);
+    const refused = await everythingOf(await rig.post("/mcp/docs", call("echo")));
+    await change(values[1]);
+    const later = await begin("POST");
+    give("json");
+    const seen = await sweep.answer(await later.answer);
+
+    expect(refused).toContain("CREDENTIAL_NOT_FOUND");
+    expect(seen.split("[redacted:main/docs]")).toHaveLength(3);
+    expect(await sweep.found()).toEqual([]);
   });
 });

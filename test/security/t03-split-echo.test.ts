@@ -1,8 +1,16 @@
+import { writeFile } from "node:fs/promises";
 import type { ServerResponse } from "node:http";
 import { setImmediate as turn } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { array, assert, asyncProperty, integer } from "fast-check";
-import { Cleanups, type Rig, startUpstream, type Upstream } from "../integration/proxy/rig.ts";
+import {
+  Cleanups,
+  eventually,
+  Rig,
+  SkippingClock,
+  startUpstream,
+  type Upstream,
+} from "../integration/proxy/rig.ts";
 import { call, sessionWithServer } from "../integration/proxy/session-with-server.ts";
 import { ProxySweep } from "./proxy-sweep.ts";
 import { newMarker } from "./sweeper.ts";
@@ -96,6 +104,44 @@ describe.each([
       { numRuns: 40 },
     );
   });
+});
+
+it("a key that was rotated while the stream runs is taken out, cut at every byte", async () => {
+  const clock = new SkippingClock();
+  const keys = [newMarker("T03"), newMarker("T03")] as const;
+  const streams: ServerResponse[] = [];
+  const model = await startUpstream(cleanups, (_received, response) => {
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    // The stream stands still inside the key it was asked with.
+    response.write(keys[0].slice(0, 9));
+    streams.push(response);
+  });
+  const rotating = await Rig.start(cleanups, {
+    modelBaseUrl: model.url,
+    modelApiKey: keys[0],
+    clock,
+  });
+  const sweeping = new ProxySweep(rotating, keys);
+  const first = await rotating.post("/model/v1/messages", {});
+  await writeFile(rotating.modelKeyFile, keys[1]);
+  clock.skip(5001);
+  const second = await rotating.post("/model/v1/messages", {});
+  await eventually("both requests", () => streams.length === 2);
+
+  const [stream] = streams;
+  stream?.socket?.setNoDelay(true);
+  for (const char of `${keys[0].slice(9)} ${keys[1]} ${keys[0]} end`) {
+    stream?.write(char);
+    await turn();
+    await turn();
+  }
+  for (const each of streams) each.end();
+  const marker = "[redacted:model-key]";
+
+  expect(await sweeping.answer(first)).toContain(`${marker} ${marker} ${marker} end`);
+  await sweeping.answer(second);
+  expect(model.received.map(({ headers }) => headers["x-api-key"])).toEqual(keys);
+  expect(await sweeping.found()).toEqual([]);
 });
 
 it("nothing was found anywhere, and both servers had the credential", async () => {

@@ -104,11 +104,12 @@ describe("the MCP role with a real server", () => {
   });
 
   it("uses a rotated credential within seconds and still hides the old one", async () => {
-    const server = await startMcpServer(cleanups, { token: TOKEN });
+    const rotated = "CNRY-rotated-token";
+    const server = await startMcpServer(cleanups, { token: [TOKEN, rotated] });
     const rig = await rigFor(server, server.url);
     const client = await connect(rig);
 
-    await writeFile(rig.credentialsFile, JSON.stringify(secretsWith("CNRY-rotated-token")));
+    await writeFile(rig.credentialsFile, JSON.stringify(secretsWith(rotated)));
     const deadline = Date.now() + 15_000;
     const current = () => server.authorizations.at(-1);
     while (current() === `Bearer ${TOKEN}` && Date.now() < deadline) {
@@ -116,7 +117,11 @@ describe("the MCP role with a real server", () => {
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
 
-    expect(current()).toBe("Bearer CNRY-rotated-token");
+    expect(current()).toBe(`Bearer ${rotated}`);
+    const answer = await client.callTool({ name: "echo", arguments: { text: `was ${TOKEN}, is` } });
+    expect(answer.content).toEqual([
+      { type: "text", text: "was [redacted:main/docs], is Bearer [redacted:main/docs]" },
+    ]);
   });
 });
 

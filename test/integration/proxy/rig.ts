@@ -31,7 +31,7 @@ import { MemoryToolPins } from "../../../src/proxy/memory-tool-pins.ts";
 import { createProxyMetrics } from "../../../src/proxy/metrics.ts";
 import { FileKeyReader, type PoolKeyReader } from "../../../src/proxy/model-key.ts";
 import { createProxyServer, type ProxyServer } from "../../../src/proxy/server.ts";
-import { systemClock } from "../../../src/runtime/clock.ts";
+import { type Clock, systemClock } from "../../../src/runtime/clock.ts";
 import { AppError } from "../../../src/runtime/errors.ts";
 import { createLogger } from "../../../src/runtime/logger.ts";
 import { Registry } from "../../../src/runtime/metrics.ts";
@@ -140,6 +140,33 @@ export interface RigOptions {
   store?: LeaseReader & SnapshotReader;
   key?: SigningKey;
   podUid?: string;
+  /** The proxy's own, in place of the system's. */
+  clock?: Clock;
+}
+
+/** The system's clock, which a test can set forward: what is held for seconds is then old. */
+export class SkippingClock implements Clock {
+  #skippedMs = 0;
+
+  now(): number {
+    return systemClock.now();
+  }
+
+  monotonic(): number {
+    return systemClock.monotonic() + this.#skippedMs;
+  }
+
+  async sleep(ms: number, signal?: AbortSignal): Promise<void> {
+    await systemClock.sleep(ms, signal);
+  }
+
+  timer(ms: number, f: () => void): () => void {
+    return systemClock.timer(ms, f);
+  }
+
+  skip(ms: number): void {
+    this.#skippedMs += ms;
+  }
 }
 
 export const POD = "pod-1";
@@ -300,7 +327,7 @@ export class Rig {
         readPins: async (at) => await this.#pinStore().readPins(at),
         keepPins: async (at, pins) => await this.#pinStore().keepPins(at, pins),
       },
-      clock: systemClock,
+      clock: options.clock ?? systemClock,
       logger,
       metrics,
     });

@@ -35,4 +35,13 @@ export const sabotages: readonly Sabotage[] = [
     replace: "JSON.stringify(value)",
     test,
   },
+  {
+    case: "T03",
+    defence: "A value that was read while a stream runs is looked for in what is still to come",
+    file: "src/proxy/redaction.ts",
+    find: "    this.#secrets = secrets;\n",
+    replace: "    const frozen = secrets();\n    this.#secrets = () => frozen;\n",
+    test,
+    name: "rotated while the stream runs",
+  },
 ];
