@@ -105,7 +105,7 @@ describe("a session with an MCP server that wants a credential", () => {
       const pod = [metadata.name, "-n", SYSTEM];
       expect(await readableIn([...pod, "-c", "harness"], markers)).toEqual([]);
       expect(await readableIn([...pod, "-c", "proxy"], markers)).toEqual([
-        expect.stringMatching(/^\/run\/secrets\/drover\/model\/.*api-key$/),
+        expect.stringMatching(/^\/run\/secrets\/drover\/model-key\/.*api-key$/),
       ]);
     }
   }, 120_000);
