@@ -1,7 +1,7 @@
 import type { Credential } from "../credentials/credential-source.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { AppError } from "../runtime/errors.ts";
-import type { KnownSecret } from "./redaction.ts";
+import type { KnownValues } from "./known-values.ts";
 
 /** Longest a rotated or revoked value may still be used (security §1). */
 const CACHE_MS = 5000;
@@ -9,11 +9,6 @@ const CACHE_MS = 5000;
 const HELD_MS = 60_000;
 /** During an outage uses go on at once with what is held, and one of them a second asks again. */
 const RETRY_MS = 1000;
-/**
- * Values that are looked for in answers, the newest first. Not by time: a stream that began with one
- * of them may last for hours. All of them go with this object.
- */
-const MAX_GENERATIONS = 16;
 
 interface Held extends Credential {
   readAt: number;
@@ -21,17 +16,14 @@ interface Held extends Credential {
 
 export interface HeldCredentialOptions {
   clock: Clock;
-  /** What to look for in answers because of a value: itself, and what it is made of. */
-  secretsOf: (value: string) => readonly KnownSecret[];
+  /** Is told of each value before it is used. */
+  values: Pick<KnownValues, "add">;
 }
 
 /** One credential in memory: read when it is used, held for seconds, dropped when it is refused. */
 export class HeldCredential {
   readonly #options: HeldCredentialOptions;
   #held: Held | undefined;
-  /** Also those that were refused since: a server that was sent one may still give it back. */
-  #generations: readonly string[] = [];
-  #known: readonly KnownSecret[] = [];
   /** When the last read found an outage; undefined after any other. */
   #failedAt: number | undefined;
   #reading: Promise<Held> | undefined;
@@ -54,14 +46,6 @@ export class HeldCredential {
     return await this.#reading;
   }
 
-  /**
-   * What to look for in answers: the value and those before it. The same list until one is added, so
-   * that it is made ready for the search only once.
-   */
-  get known(): readonly KnownSecret[] {
-    return this.#known;
-  }
-
   #usableMs(): number {
     if (this.#failedAt === undefined) return CACHE_MS;
     const justFailed = this.#options.clock.monotonic() - this.#failedAt <= RETRY_MS;
@@ -74,7 +58,7 @@ export class HeldCredential {
     try {
       const { value, version } = await read();
       this.#failedAt = undefined;
-      this.#remember(value.reveal());
+      this.#options.values.add(value.reveal());
       this.#held = { value, version, readAt };
       return this.#held;
     } catch (error) {
@@ -88,13 +72,6 @@ export class HeldCredential {
       this.#held = undefined;
       throw error;
     }
-  }
-
-  #remember(value: string): void {
-    if (this.#generations[0] === value) return;
-    const before = this.#generations.filter((other) => other !== value);
-    this.#generations = [value, ...before].slice(0, MAX_GENERATIONS);
-    this.#known = this.#generations.flatMap((one) => this.#options.secretsOf(one));
   }
 
   #age({ readAt }: Held): number {

@@ -1,4 +1,6 @@
-import { HeldCredential, type HeldCredentialOptions } from "./held-credential.ts";
+import type { Clock } from "../runtime/clock.ts";
+import { HeldCredential } from "./held-credential.ts";
+import type { KnownValues } from "./known-values.ts";
 import type { KnownSecret } from "./redaction.ts";
 
 /**
@@ -6,14 +8,21 @@ import type { KnownSecret } from "./redaction.ts";
  * for in what comes back: two of its servers may be of one owner, or know of each other.
  */
 export class HeldSession {
-  readonly #byEntry = new Map<string, HeldCredential>();
+  readonly #clock: Clock;
+  readonly #byValues = new Map<KnownValues, HeldCredential>();
   #lists: readonly (readonly KnownSecret[])[] = [];
   #known: readonly KnownSecret[] = [];
 
-  credential(entry: string, options: HeldCredentialOptions): HeldCredential {
-    const held = this.#byEntry.get(entry) ?? new HeldCredential(options);
-    this.#byEntry.set(entry, held);
-    return held;
+  constructor({ clock }: { clock: Clock }) {
+    this.#clock = clock;
+  }
+
+  credential(values: KnownValues): HeldCredential {
+    const known = this.#byValues.get(values);
+    if (known !== undefined) return known;
+    const credential = new HeldCredential({ clock: this.#clock, values });
+    this.#byValues.set(values, credential);
+    return credential;
   }
 
   /**
@@ -21,7 +30,7 @@ export class HeldSession {
    * for its answer. The same list until one of the credentials has a new value.
    */
   readonly known = (): readonly KnownSecret[] => {
-    const lists = [...this.#byEntry.values()].map((held) => held.known);
+    const lists = [...this.#byValues.keys()].map(({ known }) => known);
     const isSame =
       lists.length === this.#lists.length && lists.every((list, i) => list === this.#lists[i]);
     if (!isSame) {

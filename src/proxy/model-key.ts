@@ -4,6 +4,7 @@ import type { Clock } from "../runtime/clock.ts";
 import { AppError, describeError } from "../runtime/errors.ts";
 import { Secret } from "../runtime/secret.ts";
 import { HeldCredential } from "./held-credential.ts";
+import { KnownValues } from "./known-values.ts";
 import type { KnownSecret } from "./redaction.ts";
 
 /** Reads the pool's model key from where it is kept: a file or a vault. */
@@ -30,14 +31,12 @@ const POOL_KEY_ID = "model-key";
  */
 export class PoolModelKey {
   readonly #reader: PoolKeyReader | undefined;
+  readonly #values = new KnownValues((value) => [{ id: POOL_KEY_ID, value }]);
   readonly #held: HeldCredential;
 
   constructor({ reader, clock }: { reader: PoolKeyReader | undefined; clock: Clock }) {
     this.#reader = reader;
-    this.#held = new HeldCredential({
-      clock,
-      secretsOf: (value) => [{ id: POOL_KEY_ID, value }],
-    });
+    this.#held = new HeldCredential({ clock, values: this.#values });
   }
 
   /** Throws CREDENTIAL_UNAVAILABLE that says why. */
@@ -46,7 +45,7 @@ export class PoolModelKey {
     if (reader === undefined) return undefined;
     try {
       const { value, version } = await this.#held.get(() => reader.read());
-      return { id: POOL_KEY_ID, version, value, known: () => this.#held.known };
+      return { id: POOL_KEY_ID, version, value, known: () => this.#values.known };
     } catch (cause) {
       throw new AppError(
         "CREDENTIAL_UNAVAILABLE",

@@ -67,7 +67,19 @@ describe("the credentials of a session", () => {
     expect(valuesOf(running)).toEqual(["docs-second", "docs-first", "wiki-first"]);
   });
 
-  it("are not looked for in the answers to another session", async () => {
+  it("are looked for in all values that were read for any session that has them", async () => {
+    const { clock, values, use } = twoServers();
+    const running = await use("docs");
+    values["docs"] = "docs-second";
+    const other = await use("docs", "sesn_other");
+    await clock.advance(5001);
+
+    expect(other.value.reveal()).toBe("docs-second");
+    expect(valuesOf(running)).toEqual(["docs-second", "docs-first"]);
+    expect(valuesOf(await use("wiki"))).toEqual(["docs-second", "docs-first", "wiki-first"]);
+  });
+
+  it("are not looked for in the answers to another session, which has not used them", async () => {
     const { use } = twoServers();
     await use("docs");
 

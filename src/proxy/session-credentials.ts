@@ -10,11 +10,12 @@ import { AppError, codeOf, describeError } from "../runtime/errors.ts";
 import { IdleMap } from "../runtime/idle-map.ts";
 import { Secret } from "../runtime/secret.ts";
 import { HeldSession } from "./held-session.ts";
+import { KnownValues } from "./known-values.ts";
 import { type ProxyMetrics, readOutcome } from "./metrics.ts";
 import type { KnownSecret } from "./redaction.ts";
 import { matchEntry, type ServerUrl } from "./url-match.ts";
 
-const MAX_SESSIONS = 4096;
+const MAX_KEPT = 4096;
 /**
  * That long after its last use a session's values leave the memory, unless a request of it still
  * runs. They are sent for a minute at most; but a server may give back one that was replaced since
@@ -80,11 +81,13 @@ export interface SessionCredentialsDeps {
 export class SessionCredentials {
   readonly #deps: SessionCredentialsDeps;
   readonly #sessions: IdleMap<HeldSession>;
+  readonly #values: IdleMap<KnownValues>;
 
   constructor(deps: SessionCredentialsDeps) {
     this.#deps = deps;
     const { clock } = deps;
-    this.#sessions = new IdleMap({ max: MAX_SESSIONS, idleMs: IDLE_MS, clock });
+    this.#sessions = new IdleMap({ max: MAX_KEPT, idleMs: IDLE_MS, clock });
+    this.#values = new IdleMap({ max: MAX_KEPT, idleMs: IDLE_MS, clock });
   }
 
   /** Throws CREDENTIAL_NOT_FOUND (with what was nearly meant) or CREDENTIAL_UNAVAILABLE. */
@@ -153,10 +156,7 @@ export class SessionCredentials {
   ): Promise<SessionCredential> {
     const id = `${vault}/${entry.name}`;
     const held = this.#session(tenant, session.id);
-    const credential = held.credential(JSON.stringify([vault, entry.name]), {
-      clock: this.#deps.clock,
-      secretsOf: (text) => secretsOf(text, entry.scheme).map((one) => ({ id, value: one })),
-    });
+    const credential = held.credential(this.#valuesOf(tenant, vault, entry));
     const request = { tenant, vault, entry, session };
     const { value, version } = await credential.get(async () => await this.#readNow(request));
     return { id, version, value, known: held.known };
@@ -167,9 +167,22 @@ export class SessionCredentials {
     const key = JSON.stringify([tenant, sessionId]);
     const known = this.#sessions.get(key);
     if (known !== undefined) return known;
-    const session = new HeldSession();
+    const session = new HeldSession({ clock: this.#deps.clock });
     this.#sessions.set(key, session);
     return session;
+  }
+
+  /** For all sessions: a server may give to one what another has sent it. Nobody is sent from it. */
+  #valuesOf(tenant: string, vault: string, { name, scheme }: VaultEntry): KnownValues {
+    const key = JSON.stringify([tenant, vault, name, scheme]);
+    const known = this.#values.get(key);
+    if (known !== undefined) return known;
+    const id = `${vault}/${name}`;
+    const values = new KnownValues((value) =>
+      secretsOf(value, scheme).map((secret) => ({ id, value: secret })),
+    );
+    this.#values.set(key, values);
+    return values;
   }
 
   async #readNow(request: CredentialRequest): Promise<Credential> {

@@ -5,6 +5,7 @@ import {
   Cleanups,
   eventually,
   everythingOf,
+  POD,
   SESSION,
   SkippingClock,
 } from "../integration/proxy/rig.ts";
@@ -186,13 +187,13 @@ async function rotating() {
       clock.skip(5001);
     },
     /** Starts a request and resolves once the server has it. */
-    begin: async (method: "GET" | "POST") => {
+    begin: async (method: "GET" | "POST", sessionToken?: string) => {
       const before = waiting.length;
       const answer = fetch(`${rig.url}/mcp/docs`, {
         method,
         headers: {
           "content-type": "application/json",
-          authorization: `Bearer ${await rig.token()}`,
+          authorization: `Bearer ${sessionToken ?? (await rig.token())}`,
         },
         ...(method === "POST" ? { body: JSON.stringify(call("echo")) } : {}),
       });
@@ -241,6 +242,26 @@ describe("a server that gives back what another request was sent with", () => {
       expect(await sweep.found()).toEqual([]);
     },
   );
+
+  it("to another session, after the value was rotated, gives back nothing", async () => {
+    const { rig, values, sweep, change, begin, give } = await rotating();
+    const snapshot = rig.snapshots.get(SESSION);
+    if (snapshot === undefined) throw new Error("the rig has a session");
+    const other = "sesn_poolab00_11111111111111111111111111";
+    rig.snapshots.set(other, { ...snapshot, sessionId: other });
+    rig.leases.set(other, { token: "lease-2", epoch: 1, owner: POD, terminated: false });
+    const slow = await begin("POST");
+    await change(values[1]);
+    const later = await begin("POST", await rig.token(other, "lease-2"));
+
+    give("json");
+    const seen = await sweep.answer(await slow.answer);
+    give("json");
+    await sweep.answer(await later.answer);
+
+    expect(seen.split("[redacted:main/docs]")).toHaveLength(3);
+    expect(await sweep.found()).toEqual([]);
+  });
 
   it("in a later answer, after two rotations, gives back nothing", async () => {
     const { values, sweep, change, begin, give } = await rotating();
