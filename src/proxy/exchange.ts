@@ -5,8 +5,8 @@ import type { Use } from "./audit.ts";
 import { TIMEOUTS } from "./limits.ts";
 
 /**
- * One request of the harness and its answer, over node:http: bodies are counted while they arrive,
- * writes wait for the reader, and `signal` aborts when the harness goes away.
+ * One request and its answer, over node:http: bodies are counted while they arrive, writes wait for
+ * the reader, and `signal` aborts when the caller goes away: the harness, or git in a sandbox.
  */
 export class Exchange {
   readonly method: string;
@@ -46,7 +46,7 @@ export class Exchange {
     return typeof value === "string" ? value : undefined;
   }
 
-  /** The body's length if the harness said it; throws INPUT_TOO_LARGE when that is past `limit`. */
+  /** The body's length if the caller said it; throws INPUT_TOO_LARGE when that is past `limit`. */
   declaredLength(limit: number): number | undefined {
     const text = this.header("content-length");
     if (text === undefined) return undefined;
@@ -57,15 +57,19 @@ export class Exchange {
 
   /**
    * The body piece by piece; throws INPUT_TOO_LARGE as soon as it is longer than `limit`, and TIMEOUT
-   * when nothing of it comes for 15 s.
+   * when nothing of it comes for `idleMs`; rejects with the reason of `until` when that aborts.
    */
-  async *body(limit: number, idleMs: number = TIMEOUTS.requestIdleMs): AsyncGenerator<Buffer> {
+  async *body(
+    limit: number,
+    idleMs: number = TIMEOUTS.requestIdleMs,
+    until: AbortSignal = this.signal,
+  ): AsyncGenerator<Buffer> {
     const chunks = this.#request[Symbol.asyncIterator]();
     try {
       for (;;) {
-        // While the other side is slow to take what has come, the harness is not to blame.
+        // While the other side is slow to take what has come, the caller is not to blame.
         this.#request.socket.setTimeout(idleMs);
-        const next = await this.#orLate(chunks.next(), idleMs);
+        const next = await this.#orLate(chunks.next(), idleMs, until);
         this.#request.socket.setTimeout(0);
         if (next.done === true) return;
         const bytes = Buffer.from(next.value);
@@ -79,14 +83,18 @@ export class Exchange {
   }
 
   /** Raced piece by piece: a promise that outlives a piece would keep it in memory. */
-  async #orLate<T>(piece: Promise<T>, idleMs: number): Promise<T> {
+  async #orLate<T>(piece: Promise<T>, idleMs: number, until: AbortSignal): Promise<T> {
     const late = Promise.withResolvers<never>();
     const onTimeout = () => late.reject(tooLate(idleMs));
+    const onAbort = () => late.reject(until.reason);
     this.#request.once("timeout", onTimeout);
+    until.addEventListener("abort", onAbort);
+    if (until.aborted) onAbort();
     try {
       return await Promise.race([piece, late.promise]);
     } finally {
       this.#request.off("timeout", onTimeout);
+      until.removeEventListener("abort", onAbort);
     }
   }
 
@@ -125,13 +133,17 @@ export class Exchange {
     this.#response.flushHeaders();
   }
 
-  /** Resolves when more may be written; rejects when `until` aborts: when the harness is gone. */
+  /** Resolves when more may be written; rejects with the reason of `until` when that aborts: when the caller is gone. */
   async write(chunk: string | Uint8Array, until: AbortSignal = this.signal): Promise<void> {
     if (chunk.length === 0) return;
     until.throwIfAborted();
     this.bytesOut += chunk.length;
     if (!this.#response.write(chunk)) {
-      await once(this.#response, "drain", { signal: until });
+      await once(this.#response, "drain", { signal: until }).catch((error: unknown) => {
+        // Not the AbortError around it: a deadline is to be told from a caller that is gone.
+        until.throwIfAborted();
+        throw error;
+      });
     }
   }
 

@@ -47,6 +47,8 @@ const MAX_SESSIONS = 4096;
 
 export interface RequestLimitsOptions {
   maxInFlight: number;
+  /** Part of `maxInFlight` that one tenant may take; all of it without. */
+  tenantShare?: number;
   requestsPerMinute: number;
   clock: Clock;
 }
@@ -55,6 +57,7 @@ export interface RequestLimitsOptions {
 export class RequestLimits {
   readonly #options: RequestLimitsOptions;
   readonly #bySession = new Map<string, number>();
+  readonly #byTenant = new Map<string, number>();
   /** What is left to a session, and when that was so. */
   readonly #allowances = new BoundedMap<{ left: number; at: number }>(MAX_SESSIONS);
   #total = 0;
@@ -64,8 +67,8 @@ export class RequestLimits {
   }
 
   /** The returned function ends the request; call it exactly once. */
-  enter(session: string): () => void {
-    const { maxInFlight } = this.#options;
+  enter(session: string, tenant: string): () => void {
+    const { maxInFlight, tenantShare = 1 } = this.#options;
     const running = this.#bySession.get(session) ?? 0;
     if (running >= SESSION_IN_FLIGHT) {
       throw tooMany(`the session has ${SESSION_IN_FLIGHT} requests in flight`, SESSION_IN_FLIGHT);
@@ -73,14 +76,18 @@ export class RequestLimits {
     if (this.#total >= maxInFlight) {
       throw tooMany(`the proxy has ${maxInFlight} requests in flight`, maxInFlight);
     }
+    const ofTenant = Math.ceil(maxInFlight * tenantShare);
+    if ((this.#byTenant.get(tenant) ?? 0) >= ofTenant) {
+      throw tooMany(`the sessions of "${tenant}" have ${ofTenant} requests in flight`, ofTenant);
+    }
     this.count(session);
-    this.#bySession.set(session, running + 1);
+    add(this.#bySession, session, 1);
+    add(this.#byTenant, tenant, 1);
     this.#total += 1;
     return () => {
       this.#total -= 1;
-      const left = (this.#bySession.get(session) ?? 1) - 1;
-      if (left === 0) this.#bySession.delete(session);
-      else this.#bySession.set(session, left);
+      add(this.#bySession, session, -1);
+      add(this.#byTenant, tenant, -1);
     };
   }
 
@@ -95,6 +102,13 @@ export class RequestLimits {
     }
     this.#allowances.set(session, { left: allowance - 1, at: now });
   }
+}
+
+/** Who has none is not kept. */
+function add(counts: Map<string, number>, key: string, change: 1 | -1): void {
+  const count = (counts.get(key) ?? 0) + change;
+  if (count <= 0) counts.delete(key);
+  else counts.set(key, count);
 }
 
 function tooMany(what: string, limit: number): AppError {

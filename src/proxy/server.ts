@@ -207,7 +207,7 @@ class ProxyApp {
     Object.assign(exchange.use, { tenant: claims.ten, session: claims.sub, epoch: claims.epoch });
     let leave: () => void;
     try {
-      leave = this.#enter(exchange, claims.sub);
+      leave = this.#enter(exchange, claims.sub, claims.ten);
     } catch (error) {
       if (route.role === "mcp") return await mcp.refuse(exchange, caller, route.server, error);
       throw error;
@@ -222,10 +222,10 @@ class ProxyApp {
   }
 
   /** A listening stream lasts as long as its session; it is bounded by one per server instead. */
-  #enter(exchange: Exchange, session: string): () => void {
+  #enter(exchange: Exchange, session: string, tenant: string): () => void {
     const { limits, deps } = this.#parts;
     deps.audit.check({ hasEffect: false });
-    if (exchange.method !== "GET") return limits.enter(session);
+    if (exchange.method !== "GET") return limits.enter(session, tenant);
     limits.count(session);
     return () => {};
   }

@@ -20,6 +20,9 @@ import { SessionSnapshots } from "../session-snapshots.ts";
 import { PublicKeys } from "../token.ts";
 import { checkForeignCredentials } from "./foreign-credentials.ts";
 
+/** Of the requests that run at one time, so that no tenant can take an edge from the others. */
+const TENANT_SHARE = 0.5;
+
 export interface EdgeDeps {
   issuer: Pick<IssuerPort, "keys">;
   bindings: BindingReader;
@@ -59,7 +62,7 @@ export function createEdgeServer(deps: EdgeDeps): EdgeServer {
   const app = new EdgeApp({
     deps,
     tokens: new SandboxTokenCheck({ keys, bindings: deps.bindings, leases: deps.leases, clock }),
-    limits: new RequestLimits(deps),
+    limits: new RequestLimits({ ...deps, tenantShare: TENANT_SHARE }),
     git: new GitRole({
       snapshots: new SessionSnapshots({ reader: deps.snapshots, clock }),
       credentials: new SessionCredentials({
@@ -129,7 +132,7 @@ class EdgeApp {
       const { ten: tenant, sub: session } = caller.claims;
       Object.assign(exchange.use, { tenant, session });
       deps.audit.check({ hasEffect: false });
-      const leave = limits.enter(session);
+      const leave = limits.enter(session, tenant);
       try {
         return await git.serve(exchange, caller, route);
       } finally {
@@ -141,7 +144,7 @@ class EdgeApp {
       if (outcome !== "aborted") {
         deps.logger.warn({ outcome, code: codeOf(error), err: describeError(error) }, "refused");
         answerError(exchange, error);
-      }
+      } else exchange.breakOff();
       return outcome;
     }
   }

@@ -18,7 +18,7 @@ import { createEdgeServer, type EdgeServer } from "../../../src/proxy/edge/serve
 import { createProxyMetrics, EDGE_ROLES } from "../../../src/proxy/metrics.ts";
 import { GIT_SIZES, type GitSizes } from "../../../src/proxy/roles/git/limits.ts";
 import type { CredentialReport } from "../../../src/proxy/session-credentials.ts";
-import { systemClock } from "../../../src/runtime/clock.ts";
+import { type Clock, systemClock } from "../../../src/runtime/clock.ts";
 import { AppError } from "../../../src/runtime/errors.ts";
 import { createLogger } from "../../../src/runtime/logger.ts";
 import { Registry } from "../../../src/runtime/metrics.ts";
@@ -48,6 +48,9 @@ export interface GitRigOptions {
   /** Instead of the git host's own address. */
   inClusterServers?: (host: GitHost) => string[];
   sizes?: Partial<GitSizes>;
+  maxInFlight?: number;
+  /** Instead of the system's. */
+  timer?: Clock["timer"];
 }
 
 export interface GitRun {
@@ -147,10 +150,14 @@ export class GitRig {
       credentials: sourceOf(this.secrets),
       onCredentialRead: (report) => this.reports.push(report),
       inClusterServers: options.inClusterServers?.(host) ?? [host.authority],
-      maxInFlight: 256,
+      maxInFlight: options.maxInFlight ?? 256,
       requestsPerMinute: 10_000,
       audit: { check: () => {}, record: (use) => this.uses.push(use) },
-      clock: { ...systemClock, monotonic: () => systemClock.monotonic() + this.ahead },
+      clock: {
+        ...systemClock,
+        monotonic: () => systemClock.monotonic() + this.ahead,
+        timer: options.timer ?? ((ms, run) => systemClock.timer(ms, run)),
+      },
       logger: createLogger({
         level: "debug",
         process: "edge",

@@ -20,6 +20,10 @@ export const GIT_TIMEOUTS = {
   headersMs: 120_000,
   /** Silence of git in the sandbox while it sends: it may be packing. */
   sendIdleMs: 60_000,
-  /** A whole transfer. */
+  /** Until the commands of a push are there; git writes them before it packs. */
+  commandsMs: 60_000,
+  /** After a refusal: for the rest of the request, and for git to take the reason. */
+  restMs: 30_000,
+  /** From a request's arrival to the end of its answer; a refusal then has `restMs` more. */
   transferMs: 3_600_000,
 } as const;

@@ -42,6 +42,7 @@ interface Visit {
   route: GitRoute;
   snapshot: SessionSnapshot;
   repository: Repository;
+  /** Aborts when the caller is gone or the time for the whole is over. */
   signal: AbortSignal;
 }
 
@@ -69,13 +70,28 @@ export class GitRole {
       throw new AppError("NOT_FOUND", `the session has no repository "${route.repository}"`);
     }
     Object.assign(exchange.use, { serverRef: repository.name, method: methodOf(route) });
+    return await this.#within(
+      GIT_TIMEOUTS.transferMs,
+      "the transfer takes longer than an hour",
+      exchange.signal,
+      async (signal) =>
+        await this.#visit({ exchange, caller, route, snapshot, repository, signal }),
+    );
+  }
+
+  /** Aborts the signal of `work` with TIMEOUT after `ms`; it is for `work` to end then. */
+  async #within<T>(
+    ms: number,
+    message: string,
+    parent: AbortSignal,
+    work: (signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
     const late = new AbortController();
-    const stopTimer = this.#deps.clock.timer(GIT_TIMEOUTS.transferMs, () => {
-      late.abort(new AppError("TIMEOUT", "the transfer takes longer than an hour"));
-    });
-    const signal = AbortSignal.any([exchange.signal, late.signal]);
+    const stopTimer = this.#deps.clock.timer(ms, () =>
+      late.abort(new AppError("TIMEOUT", message)),
+    );
     try {
-      return await this.#visit({ exchange, caller, route, snapshot, repository, signal });
+      return await work(AbortSignal.any([parent, late.signal]));
     } finally {
       stopTimer();
     }
@@ -118,7 +134,11 @@ export class GitRole {
     checkType(visit);
     const upstream = await this.#upstream(visit);
     const answer = await this.#ask(visit, upstream, {
-      body: limited(bodyOf(exchange), this.#deps.sizes.fetchRequest, "the request of git"),
+      body: limited(
+        bodyOf(exchange, visit.signal),
+        this.#deps.sizes.fetchRequest,
+        "the request of git",
+      ),
       contentLength: exchange.header("content-length"),
       contentEncoding: encodingOf(exchange),
     });
@@ -126,14 +146,15 @@ export class GitRole {
   }
 
   async #push(visit: Visit): Promise<Outcome> {
-    const { exchange, repository } = visit;
+    const { exchange, repository, signal } = visit;
     let push: PushRequest | undefined;
     try {
       checkType(visit);
       const isPacked = encodingOf(exchange) !== undefined;
-      const plain = isPacked ? unpacked(bodyOf(exchange)) : bodyOf(exchange);
-      const body = limited(plain, this.#deps.sizes.push, "the push");
-      push = await readPush(body);
+      const late = new AbortController();
+      const raw = bodyOf(exchange, AbortSignal.any([signal, late.signal]));
+      const body = limited(isPacked ? unpacked(raw) : raw, this.#deps.sizes.push, "the push");
+      push = await this.#commands(body, late);
       const refused = refusedRefs(push, repository.pushBranches);
       if (refused.size > 0) {
         exchange.use.error = "FORBIDDEN";
@@ -153,6 +174,18 @@ export class GitRole {
       if (isGone(exchange, error)) throw error;
       await this.#answerPush(visit, push, () => sentenceOf(error));
       return this.#failed(visit, error);
+    }
+  }
+
+  /** Whoever sends them slowly holds a place at the edge before anything is decided. */
+  async #commands(body: AsyncIterator<Buffer>, late: AbortController): Promise<PushRequest> {
+    const stopTimer = this.#deps.clock.timer(GIT_TIMEOUTS.commandsMs, () => {
+      late.abort(new AppError("TIMEOUT", "the commands of the push did not come within a minute"));
+    });
+    try {
+      return await readPush(body);
+    } finally {
+      stopTimer();
     }
   }
 
@@ -199,7 +232,7 @@ export class GitRole {
   }
 
   async #pass(
-    { exchange, route }: Visit,
+    { exchange, route, signal }: Visit,
     { what, redactor }: Upstream,
     kind: AnswerKind,
     answer: Dispatcher.ResponseData,
@@ -210,7 +243,7 @@ export class GitRole {
     try {
       exchange.start(200, headersOf(route));
       for await (const packets of relayPackets(chunks, redactor, kind)) {
-        await exchange.write(packets);
+        await exchange.write(packets, signal);
       }
     } catch (error) {
       throw upstreamError(what, error);
@@ -235,15 +268,20 @@ export class GitRole {
    * or it would see a broken connection instead of the reason.
    */
   async #answer({ exchange, route }: Visit, body: Buffer): Promise<void> {
+    const late = "the reason of a refusal is not taken";
     if (!exchange.answered) exchange.start(200, headersOf(route));
-    await exchange.write(body);
-    const rest = exchange.body(exchange.bytesIn + this.#deps.sizes.push, GIT_TIMEOUTS.sendIdleMs);
-    try {
-      while ((await rest.next()).done !== true);
-    } catch {
-      // Too much or too slow: it has been told.
-    }
-    exchange.end();
+    await this.#within(GIT_TIMEOUTS.restMs, late, exchange.signal, async (until) => {
+      await exchange.write(body, until);
+      const most = exchange.bytesIn + this.#deps.sizes.push;
+      const rest = exchange.body(most, GIT_TIMEOUTS.sendIdleMs, until);
+      try {
+        while ((await rest.next()).done !== true);
+        exchange.end();
+      } catch {
+        // Too much or too slow: it has been told.
+        exchange.breakOff();
+      }
+    });
   }
 
   #failed({ exchange, repository, route }: Visit, error: unknown): Outcome {
@@ -289,8 +327,8 @@ function encodingOf(exchange: Exchange): "gzip" | undefined {
 }
 
 /** Counted by whoever reads it. */
-function bodyOf(exchange: Exchange): AsyncGenerator<Buffer> {
-  return exchange.body(Number.POSITIVE_INFINITY, GIT_TIMEOUTS.sendIdleMs);
+function bodyOf(exchange: Exchange, until: AbortSignal): AsyncGenerator<Buffer> {
+  return exchange.body(Number.POSITIVE_INFINITY, GIT_TIMEOUTS.sendIdleMs, until);
 }
 
 /** What was packed for the way: policy and git host must read the same bytes. */
