@@ -1,7 +1,8 @@
 /**
  * Stands between a client and a real server (the API server, a vault) and does what networks and busy servers do: cuts
  * connections, swallows traffic, refuses with a status, loses the answer of a call that went
- * through, delays watches. Plain HTTP in front; the admin's certificate is used behind.
+ * through, delays watches. Plain HTTP in front unless a certificate is given; the admin's certificate
+ * is used behind.
  */
 import {
   createServer,
@@ -10,7 +11,7 @@ import {
   type Server,
   type ServerResponse,
 } from "node:http";
-import { Agent, request } from "node:https";
+import { Agent, createServer as createTlsServer, request } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import { PassThrough } from "node:stream";
 
@@ -20,6 +21,8 @@ export interface FaultProxyTarget {
   /** Of the client, where the server asks for one. */
   cert?: Buffer;
   key?: Buffer;
+  /** For TLS in front, as a server of name `localhost`. */
+  front?: { cert: string; key: string };
 }
 
 export interface ProxiedRequest {
@@ -61,10 +64,10 @@ export class FaultProxy {
   /** Use `start`. */
   constructor(target: FaultProxyTarget) {
     this.#target = target;
-    const { url: _url, ...tls } = target;
+    const { url: _url, front, ...tls } = target;
     this.#agent = new Agent({ ...tls, keepAlive: true });
     const handle: RequestListener = (incoming, outgoing) => this.#handle(incoming, outgoing);
-    this.#server = createServer(handle);
+    this.#server = front === undefined ? createServer(handle) : createTlsServer(front, handle);
     this.#server.on("connection", (socket: Socket) => {
       this.connections += 1;
       this.#sockets.add(socket);
@@ -75,7 +78,10 @@ export class FaultProxy {
   }
 
   get url(): string {
-    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+    const { port } = this.#server.address() as AddressInfo;
+    return this.#target.front === undefined
+      ? `http://127.0.0.1:${port}`
+      : `https://localhost:${port}`;
   }
 
   /** A kubeconfig, as text, whose server is this proxy. */

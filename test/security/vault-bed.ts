@@ -7,6 +7,7 @@ import type {
 import { vaultSettings } from "../../src/credentials/vault/config.ts";
 import type { VaultTokenPort } from "../../src/credentials/vault/session-reader.ts";
 import { openVault } from "../../src/credentials/vault/vault-access.ts";
+import { createSelfSignedCertificate } from "../../src/operator/issuer/certificate.ts";
 import { generateSigningKey } from "../../src/protocol/tokens.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { loadConfig } from "../../src/runtime/config.ts";
@@ -68,7 +69,7 @@ export type ToolAnswer = z.output<typeof toolAnswer>;
 export const ENTRY = { name: "docs", vaultRef: { path: "docs", key: "token" } };
 export const VAULT = "main";
 
-/** `ca` is what the proxy trusts; by default it reaches the vault over the plain, failing network. */
+/** `ca` is what the proxy trusts; by default it reaches the vault over the failing network. */
 export async function startVaultBed(
   cleanups: Cleanups,
   options: { marker: string; ca?: (vault: VaultServer) => string },
@@ -78,7 +79,9 @@ export async function startVaultBed(
   cleanups.add(async () => await vault.stop());
   await vault.setUpSessions({ keys: [key.publicJwk] });
   await vault.put(`t/${TENANT}/v/${VAULT}/docs`, { token: options.marker });
-  const network = await FaultProxy.start({ url: vault.address, ca: Buffer.from(vault.caPem) });
+  const front = createSelfSignedCertificate("localhost", systemClock.now());
+  const ca = Buffer.from(vault.caPem);
+  const network = await FaultProxy.start({ url: vault.address, ca, front });
   cleanups.add(async () => await network.close());
   const upstream = await startUpstream(cleanups, (_received, response) => {
     const result = { content: [{ type: "text", text: "served" }] };
@@ -89,7 +92,7 @@ export async function startVaultBed(
   let parts: { tokens: VaultTokenPort; source: CredentialSource } | undefined;
   const env =
     options.ca === undefined
-      ? { DROVER_VAULT_ADDRESS: network.url }
+      ? { DROVER_VAULT_ADDRESS: network.url, DROVER_VAULT_CA: front.cert }
       : { DROVER_VAULT_ADDRESS: vault.address, DROVER_VAULT_CA: options.ca(vault) };
   const rig = await Rig.start(cleanups, {
     key,
