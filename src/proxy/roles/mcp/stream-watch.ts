@@ -46,33 +46,33 @@ export class StreamWatch {
 
   /** `use` must end when its signal aborts; the reason is an AppError. */
   async during<T>(watched: Watched, use: (ended: AbortSignal) => Promise<T>): Promise<T> {
-    const end = new AbortController();
-    const done = new AbortController();
-    // Never rejects.
-    void this.#watch(watched, end, done.signal);
-    try {
-      return await use(end.signal);
-    } finally {
-      done.abort();
-    }
-  }
-
-  async #watch(watched: Watched, end: AbortController, done: AbortSignal): Promise<void> {
     const { clock } = this.#deps;
-    this.#newest(watched.caller);
+    const end = new AbortController();
     let heldAt = clock.monotonic();
-    for (;;) {
-      // Rejects when the use is over.
-      await clock.sleep(CHECK_MS, done).catch(() => {});
-      if (done.aborted) return;
+    let isOver = false;
+    // Most uses end before the first look, so until then there is a timer and nothing else.
+    let cancel = () => {};
+    const lookLater = () => {
+      cancel = clock.timer(CHECK_MS, () => void look());
+    };
+    /** Never rejects. */
+    const look = async () => {
       try {
         const caller = this.#newest(watched.caller);
         if (await this.#isHeld(caller, heldAt)) heldAt = clock.monotonic();
         await this.#checkCredential(watched, caller);
+        if (!isOver) lookLater();
       } catch (problem) {
         end.abort(endOf(watched, problem));
-        return;
       }
+    };
+    this.#newest(watched.caller);
+    lookLater();
+    try {
+      return await use(end.signal);
+    } finally {
+      isOver = true;
+      cancel();
     }
   }
 
