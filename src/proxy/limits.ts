@@ -50,6 +50,8 @@ export interface RequestLimitsOptions {
   /** Part of `maxInFlight` that one tenant may take; all of it without. */
   tenantShare?: number;
   requestsPerMinute: number;
+  /** Whose requests are counted by the minute, for messages; the session's without. */
+  who?: string;
   clock: Clock;
 }
 
@@ -93,14 +95,18 @@ export class RequestLimits {
 
   /** For a request that lasts, such as a listening stream: it counts by its start alone. */
   count(session: string): void {
-    const { requestsPerMinute: limit, clock } = this.#options;
+    const left = this.check(session) - 1;
+    this.#allowances.set(session, { left, at: this.#options.clock.monotonic() });
+  }
+
+  /** How many requests are left; throws like `count` when none is, but counts none. */
+  check(session: string): number {
+    const { requestsPerMinute: limit, who = "the session", clock } = this.#options;
     const now = clock.monotonic();
     const { left, at } = this.#allowances.get(session) ?? { left: limit, at: now };
     const allowance = Math.min(limit, left + ((now - at) * limit) / 60_000);
-    if (allowance < 1) {
-      throw tooMany(`the session has made ${limit} requests in a minute`, limit);
-    }
-    this.#allowances.set(session, { left: allowance - 1, at: now });
+    if (allowance >= 1) return allowance;
+    throw tooMany(`${who} has made ${limit} requests in a minute`, limit);
   }
 }
 

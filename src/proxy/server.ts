@@ -1,5 +1,4 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type { CredentialSource } from "../credentials/credential-source.ts";
 import { tokensRequest } from "../protocol/proxy-api.ts";
 import type { ToolPinStore } from "../protocol/proxy-ports.ts";
@@ -12,18 +11,12 @@ import { Secret } from "../runtime/secret.ts";
 import type { AuditLog } from "./audit.ts";
 import { authority, createGuardedAgent } from "./dial.ts";
 import { Exchange } from "./exchange.ts";
+import { createCallerServer, listenAt } from "./http-server.ts";
 import { IssuedTokens } from "./issued-tokens.ts";
 import type { IssuerPort } from "./issuer-client.ts";
 import { parseJsonText } from "./json-text.ts";
-import { MAX_HEADERS, MAX_JSON_DEPTH, RequestLimits, SIZES, TIMEOUTS } from "./limits.ts";
-import {
-  DESTINATIONS,
-  type Outcome,
-  outcomeOf,
-  type ProxyMetrics,
-  type Role,
-  type UNSERVED,
-} from "./metrics.ts";
+import { MAX_JSON_DEPTH, RequestLimits, SIZES, TIMEOUTS } from "./limits.ts";
+import { DESTINATIONS, type Outcome, outcomeOf, type ProxyMetrics, type Role } from "./metrics.ts";
 import { type PoolKeyReader, PoolModelKey } from "./model-key.ts";
 import { PinnedTools } from "./roles/mcp/pinned-tools.ts";
 import { SealedIds } from "./roles/mcp/sealed-ids.ts";
@@ -114,10 +107,14 @@ export function createProxyServer(deps: ProxyDeps): ProxyServer {
       onRedaction: () => metrics.redactions.inc({ role: "mcp" }),
     }),
   });
-  const server = createLoopbackServer(app, metrics);
+  const server = createCallerServer({
+    handle: (request, response) => app.handle(request, response),
+    metrics,
+    requestTimeoutMs: TIMEOUTS.requestMs,
+  });
   return {
     listen: async (port) => {
-      const bound = await listen(server, port);
+      const bound = await listenAt(server, { host: "127.0.0.1", port });
       app.authorities = new Set([`127.0.0.1:${bound}`, `localhost:${bound}`]);
       return bound;
     },
@@ -260,64 +257,6 @@ function answerError(exchange: Exchange, role: Role | undefined, error: unknown)
   const { status, body } = errorResponse(error);
   const { code, message } = body.error;
   exchange.sendJson(status, role === "model" ? modelErrorBody(status, code, message) : body);
-}
-
-function createLoopbackServer(app: ProxyApp, metrics: ProxyMetrics): Server {
-  const server = createServer(
-    {
-      requireHostHeader: true,
-      insecureHTTPParser: false,
-      maxHeaderSize: SIZES.headers,
-      requestTimeout: TIMEOUTS.requestMs,
-      headersTimeout: TIMEOUTS.headersMs,
-      connectionsCheckingInterval: 1000,
-      // Idle connections outlive the client's pool time, so that a reused one is never just closed.
-      keepAliveTimeout: 75_000,
-    },
-    (request, response) => {
-      app.handle(request, response).catch(() => response.destroy());
-    },
-  );
-  server.maxHeadersCount = MAX_HEADERS;
-  server.on("clientError", (error, socket) => {
-    const { reason, status } = UNSERVED_BY_CODE[codeOf(error) ?? ""] ?? NOT_HTTP;
-    metrics.unserved.inc({ reason });
-    if (socket.writable) socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\n\r\n`);
-    else socket.destroy();
-  });
-  return server;
-}
-
-interface Unserved {
-  reason: (typeof UNSERVED)[number];
-  status: string;
-}
-
-const NOT_HTTP: Unserved = { reason: "not_http", status: "400 Bad Request" };
-/** By the code of Node's own error. */
-const UNSERVED_BY_CODE: Readonly<Record<string, Unserved>> = {
-  HPE_HEADER_OVERFLOW: {
-    reason: "headers_too_large",
-    status: "431 Request Header Fields Too Large",
-  },
-  ERR_HTTP_REQUEST_TIMEOUT: { reason: "late", status: "408 Request Timeout" },
-};
-
-async function listen(server: Server, port: number): Promise<number> {
-  return await new Promise((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(port, "127.0.0.1", () => {
-      server.off("error", reject);
-      resolve(boundPort(server.address()));
-    });
-  });
-}
-
-function boundPort(address: AddressInfo | string | null): number {
-  if (address === null || typeof address === "string") {
-    throw new AppError("INTERNAL", "the proxy's server has no port");
-  }
-  return address.port;
 }
 
 function hostOf(baseUrl: string): string {

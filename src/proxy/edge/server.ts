@@ -1,4 +1,4 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type { CredentialSource } from "../../credentials/credential-source.ts";
 import type { BindingReader, LeaseReader, SnapshotReader } from "../../protocol/session-ports.ts";
 import { aborted } from "../../runtime/abort.ts";
@@ -8,13 +8,14 @@ import type { Logger } from "../../runtime/logger.ts";
 import type { AuditLog } from "../audit.ts";
 import { createGuardedAgent } from "../dial.ts";
 import { Exchange } from "../exchange.ts";
+import { createCallerServer, listenAt } from "../http-server.ts";
 import type { IssuerPort } from "../issuer-client.ts";
-import { MAX_HEADERS, RequestLimits, SIZES, TIMEOUTS } from "../limits.ts";
+import { RequestLimits } from "../limits.ts";
 import { type Outcome, outcomeOf, type ProxyMetrics } from "../metrics.ts";
 import { GIT_SIZES, type GitSizes } from "../roles/git/limits.ts";
 import { GitRole } from "../roles/git/role.ts";
 import { gitRouteOf, isLfsPath } from "../roles/git/routes.ts";
-import { SandboxTokenCheck } from "../sandbox-token.ts";
+import { type SandboxCaller, SandboxTokenCheck } from "../sandbox-token.ts";
 import { type CredentialReport, SessionCredentials } from "../session-credentials.ts";
 import { SessionSnapshots } from "../session-snapshots.ts";
 import { PublicKeys } from "../token.ts";
@@ -22,6 +23,9 @@ import { checkForeignCredentials } from "./foreign-credentials.ts";
 
 /** Of the requests that run at one time, so that no tenant can take an edge from the others. */
 const TENANT_SHARE = 0.5;
+const MAX_CONNECTIONS = 4096;
+/** A minute, from one address: requests without a token that holds. */
+const STRANGERS_PER_MINUTE = 60;
 
 export interface EdgeDeps {
   issuer: Pick<IssuerPort, "keys">;
@@ -63,6 +67,11 @@ export function createEdgeServer(deps: EdgeDeps): EdgeServer {
     deps,
     tokens: new SandboxTokenCheck({ keys, bindings: deps.bindings, leases: deps.leases, clock }),
     limits: new RequestLimits({ ...deps, tenantShare: TENANT_SHARE }),
+    strangers: new RequestLimits({
+      ...deps,
+      requestsPerMinute: STRANGERS_PER_MINUTE,
+      who: "this address, without a token that holds,",
+    }),
     git: new GitRole({
       snapshots: new SessionSnapshots({ reader: deps.snapshots, clock }),
       credentials: new SessionCredentials({
@@ -79,9 +88,15 @@ export function createEdgeServer(deps: EdgeDeps): EdgeServer {
       onRedaction: () => metrics.redactions.inc({ role: "git" }),
     }),
   });
-  const server = createSandboxServer((request, response) => app.handle(request, response));
+  const server = createCallerServer({
+    handle: (request, response) => app.handle(request, response),
+    metrics,
+    // A push lasts as long as it lasts; its silences are bounded where it is read.
+    requestTimeoutMs: 0,
+    maxConnections: MAX_CONNECTIONS,
+  });
   return {
-    listen: async (at) => await listen(server, at),
+    listen: async (at) => await listenAt(server, at),
     readiness: () => (keys.loaded ? undefined : "the issuer's public keys are not loaded"),
     loadKeys: async () => await keys.load(),
     close: async (deadline) => {
@@ -98,6 +113,8 @@ interface EdgeAppParts {
   deps: EdgeDeps;
   tokens: SandboxTokenCheck;
   limits: RequestLimits;
+  /** By address. */
+  strangers: RequestLimits;
   git: GitRole;
 }
 
@@ -117,22 +134,21 @@ class EdgeApp {
     metrics.requests.inc({ role: "git", destination: "git_host", outcome });
     metrics.duration.observe({ role: "git" }, ms / 1000);
     const { use, bytesIn, bytesOut } = exchange;
+    // Below a token that holds and the session's limit a caller could fill the log as they like, and
+    // the records that count would leave it by rotation: such requests are only counted.
+    if (use.session === undefined) return;
     audit.record({ ...use, role: "git", bytesIn, bytesOut, ms });
   }
 
   async #serve(exchange: Exchange, request: IncomingMessage): Promise<Outcome> {
-    const { tokens, limits, git, deps } = this.#parts;
+    const { limits, git, deps } = this.#parts;
     try {
       const route = gitRouteOf(exchange.method, exchange.path, exchange.query);
-      checkForeignCredentials(request.headersDistinct, exchange.query);
-      const caller = await tokens.verify(
-        exchange.header("authorization"),
-        request.socket.remoteAddress,
-      );
+      const caller = await this.#caller(exchange, request);
       const { ten: tenant, sub: session } = caller.claims;
-      Object.assign(exchange.use, { tenant, session });
       deps.audit.check({ hasEffect: false });
       const leave = limits.enter(session, tenant);
+      Object.assign(exchange.use, { tenant, session });
       try {
         return await git.serve(exchange, caller, route);
       } finally {
@@ -142,10 +158,25 @@ class EdgeApp {
       const outcome = exchange.signal.aborted || isAbort(error) ? "aborted" : outcomeOf(error);
       exchange.use.error ??= outcome === "aborted" ? "ABORTED" : (codeOf(error) ?? "INTERNAL");
       if (outcome !== "aborted") {
-        deps.logger.warn({ outcome, code: codeOf(error), err: describeError(error) }, "refused");
+        const level = exchange.use.session === undefined ? "debug" : "warn";
+        deps.logger[level]({ outcome, code: codeOf(error), err: describeError(error) }, "refused");
         answerError(exchange, error);
       } else exchange.breakOff();
       return outcome;
+    }
+  }
+
+  /** Throws LIMIT_EXCEEDED for an address from which too much has come that was not to be served. */
+  async #caller(exchange: Exchange, request: IncomingMessage): Promise<SandboxCaller> {
+    const { tokens, strangers } = this.#parts;
+    const address = request.socket.remoteAddress ?? "";
+    strangers.check(address);
+    try {
+      checkForeignCredentials(request.headersDistinct, exchange.query);
+      return await tokens.verify(exchange.header("authorization"), address);
+    } catch (error) {
+      if (outcomeOf(error) !== "unavailable") strangers.count(address);
+      throw error;
     }
   }
 }
@@ -171,38 +202,4 @@ function answerError(exchange: Exchange, error: unknown): void {
     `${text} (${ours?.code ?? "INTERNAL"})\n`,
     "text/plain; charset=utf-8",
   );
-}
-
-function createSandboxServer(
-  handle: (request: IncomingMessage, response: ServerResponse) => Promise<void>,
-): Server {
-  const server = createServer(
-    {
-      requireHostHeader: true,
-      insecureHTTPParser: false,
-      maxHeaderSize: SIZES.headers,
-      headersTimeout: TIMEOUTS.headersMs,
-      // A push lasts as long as it lasts; its silences are bounded where it is read.
-      requestTimeout: 0,
-      keepAliveTimeout: 75_000,
-    },
-    (request, response) => {
-      handle(request, response).catch(() => response.destroy());
-    },
-  );
-  server.maxHeadersCount = MAX_HEADERS;
-  return server;
-}
-
-async function listen(server: Server, at: { host: string; port: number }): Promise<number> {
-  return await new Promise((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(at.port, at.host, () => {
-      server.off("error", reject);
-      const address = server.address();
-      if (address === null || typeof address === "string") {
-        reject(new AppError("INTERNAL", "the edge's server has no port"));
-      } else resolve(address.port);
-    });
-  });
 }

@@ -1,5 +1,7 @@
 import { randomBytes } from "node:crypto";
+import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { afterEach, describe, expect, it } from "@jest/globals";
@@ -201,6 +203,33 @@ describe("who may ask", () => {
     }
     expect(rig.host.received).toEqual([]);
     expect(rig.reports).toEqual([]);
+    // They could push what counts out of a log that rotates.
+    expect(rig.uses).toEqual([]);
+    expect(rig.logLines.filter((line) => line.includes('"level":"warn"'))).toEqual([]);
+    expect((await rig.outcomes())["unauthenticated"]).toBeGreaterThan(4);
+  });
+
+  it("an address from which nothing valid comes is not listened to for long", async () => {
+    const rig = await GitRig.start(cleanups, { token: TOKEN });
+    const status = async () => (await fetch(`${rig.url}${routes[0]}`)).status;
+
+    for (let each = 0; each < 60; each += 1) expect(await status()).toBe(403);
+
+    expect(await status()).toBe(429);
+    rig.ahead += 1001;
+    expect(await status()).toBe(403);
+    expect(rig.uses).toEqual([]);
+  });
+
+  it("what is no HTTP is counted", async () => {
+    const rig = await GitRig.start(cleanups, { token: TOKEN });
+    const socket = connect(rig.port, "127.0.0.1").resume();
+    socket.write("EHLO edge\r\n\r\n");
+    await once(socket, "close");
+
+    expect(await rig.registry.metrics()).toContain(
+      'drover_proxy_unserved_requests_total{reason="not_http"} 1',
+    );
   });
 
   it("git prints the reason, and the binding's end is the end", async () => {
