@@ -30,10 +30,12 @@ function git(edgeUrl: string, args: string[], more: Record<string, string> = {})
 
 describe("renderGitConfig", () => {
   it.each([
-    ["https://git.example/team/app", "/git/app"],
-    ["https://git.example/team/app.git", "/git/app"],
-    ["https://git.example/team/app-docs", "/git/docs"],
-    ["https://git.example/team/app-docs.git", "/git/docs"],
+    ["https://git.example/team/app", "/git/app.git"],
+    ["https://git.example/team/app.git", "/git/app.git"],
+    ["https://git.example/team/app-docs", "/git/docs.git"],
+    ["https://git.example/team/app-docs.git", "/git/docs.git"],
+    // Of a neighbour that is none of the session's: a path without route.
+    ["https://git.example/team/app-x", "/git/app.git-x"],
   ])("sends %s to %s of the edge", (url, path) => {
     const edge = "http://10.1.2.3:7080";
 

@@ -42,9 +42,13 @@ export const GIT_DEFAULTS = `[user]
 	path = /etc/gitconfig
 `;
 
-/** The URL at which the edge serves a repository. */
+/**
+ * The URL at which the edge serves a repository. Git rewrites by prefix and appends what is left: the
+ * dot, which no name holds, ends this one, so that a neighbour's URL (`app` and `app-x`) becomes a path
+ * the edge does not know, never another repository of the session.
+ */
 export function edgeUrlOf({ edgeUrl }: Pick<RepositoriesRequest, "edgeUrl">, name: string): string {
-  return `${edgeUrl}/git/${name}`;
+  return `${edgeUrl}/git/${name}.git`;
 }
 
 export function renderGitConfig(request: RepositoriesRequest): string {
@@ -53,7 +57,7 @@ export function renderGitConfig(request: RepositoriesRequest): string {
     `[http ${edge}]\n\textraHeader = ${quote(`Authorization: Bearer ${request.sandboxToken}`)}\n\tfollowRedirects = false\n`,
     `[credential ${edge}]\n\thelper =\n`,
     ...request.repositories.map(({ name, url }) => {
-      // The longest match wins: without the second line, `app.git` would become `/git/app.git`.
+      // The longest match wins: without the second line, `app.git` would become `/git/app.git.git`.
       const bare = url.replace(/\.git$/, "");
       const lines = [bare, `${bare}.git`].map((from) => `\tinsteadOf = ${quote(from)}\n`);
       return `[url ${quote(edgeUrlOf(request, name))}]\n${lines.join("")}`;

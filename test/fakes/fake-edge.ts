@@ -44,7 +44,8 @@ export class FakeEdge {
     const authorization = request.headers.authorization ?? "";
     this.shown.push(authorization);
     await this.gate;
-    const [, name = "", rest = ""] = /^\/git\/([^/]+)(\/.*)$/.exec(request.url ?? "") ?? [];
+    const [, name = "", rest = ""] =
+      /^\/git\/([^/]+?)(?:\.git)?(\/.*)$/.exec(request.url ?? "") ?? [];
     const upstream = this.#upstreams.get(name);
     const token = /^Bearer (.+)$/.exec(authorization)?.[1] ?? "";
     if (this.accepted?.has(token) === false || upstream === undefined) {

@@ -274,6 +274,24 @@ describe("who may ask", () => {
 });
 
 describe("what is not served", () => {
+  it("a repository whose URL begins with that of another is not taken for a third", async () => {
+    const rig = await GitRig.start(cleanups, {
+      repositories: (host) => [
+        { name: "app", url: host.repositoryUrl("team/app"), pushBranches: [] },
+        { name: "app-x", url: host.repositoryUrl("team/other"), pushBranches: [] },
+      ],
+    });
+    await rig.host.addRepository("team/other");
+
+    const own = await rig.git(["ls-remote", rig.repositoryUrl]);
+    const seen = rig.host.received.length;
+    const neighbour = await rig.git(["ls-remote", rig.host.repositoryUrl("team/app-x")]);
+
+    expect(own.code).toBe(0);
+    expect(neighbour.stderr).toContain("there is no such route");
+    expect(rig.host.received).toHaveLength(seen);
+  });
+
   it("git prints why a repository that is not the session's, and the dumb protocol, are refused", async () => {
     const rig = await GitRig.start(cleanups, { token: TOKEN });
 
