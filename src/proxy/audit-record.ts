@@ -29,6 +29,8 @@ export const auditRecord = z.object({
   tool: z.string().optional(),
   /** Of the arguments as JSON with sorted keys, in hex. */
   args_sha256: z.string().optional(),
+  /** What a push asks to change, its first 32: `<ref> <new object id>`. */
+  refs: z.array(z.string()).optional(),
   /** `<vault>/<entry>`. */
   cred_id: z.string().optional(),
   cred_version: z.string().optional(),

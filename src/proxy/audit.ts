@@ -16,6 +16,8 @@ export interface Use {
   method?: string;
   tool?: string;
   argsSha256?: string;
+  /** `<ref> <new object id>` of a push. */
+  refs?: readonly string[];
   credId?: string;
   credVersion?: string;
   /** Set at the moment the other side is asked. */
@@ -51,6 +53,9 @@ export interface AuditLogDeps {
 /** Records that wait for a sink that fails; past them every use is refused. */
 const MAX_WAITING = 1000;
 const CHECKPOINT_MS = 5000;
+/** Of one push in its record. */
+const MAX_REFS = 32;
+const MAX_REF_LENGTH = 300;
 
 /**
  * The audit log of one process: a chain of hashes, so that a line that was dropped, moved or edited
@@ -121,6 +126,7 @@ export class AuditLog {
       method: use.method,
       tool: use.tool,
       args_sha256: use.argsSha256,
+      refs: use.refs?.slice(0, MAX_REFS).map((ref) => ref.slice(0, MAX_REF_LENGTH)),
       cred_id: use.credId,
       cred_version: use.credVersion,
       decision: allowedBy === undefined ? ("deny" as const) : ("allow" as const),

@@ -71,6 +71,7 @@ describe("what the policy refuses", () => {
     expect(rig.host.received.some(({ url }) => url.endsWith("/git-receive-pack"))).toBe(false);
     expect(rig.uses.at(-1)).toMatchObject({ role: "git", serverRef: "app", error: "FORBIDDEN" });
     expect(rig.uses.at(-1)?.allowedBy).toBeUndefined();
+    expect(rig.uses.at(-1)?.refs?.[0]).toMatch(/^refs\/\S+ [0-9a-f]{40}$/);
   });
 
   it("an allowed branch may be moved, but not deleted", async () => {

@@ -155,6 +155,7 @@ export class GitRole {
       const raw = bodyOf(exchange, AbortSignal.any([signal, late.signal]));
       const body = limited(isPacked ? unpacked(raw) : raw, this.#deps.sizes.push, "the push");
       push = await this.#commands(body, late);
+      exchange.use.refs = push.commands.map(({ ref, newId }) => `${ref} ${newId}`);
       const refused = refusedRefs(push, repository.pushBranches);
       if (refused.size > 0) {
         exchange.use.error = "FORBIDDEN";
