@@ -99,21 +99,29 @@ describe("passing an answer of a git host on", () => {
     );
   });
 
-  it("a fetched pack passes untouched, in a band and without", async () => {
-    const pack = Buffer.concat([Buffer.from("PACK"), Buffer.from(TOKEN), Buffer.alloc(70_000, 7)]);
-    const banded = Buffer.concat([
-      encodePkt("packfile\n"),
-      encodeBand(BAND.progress, `counting ${TOKEN}`),
-      encodeBand(BAND.data, pack),
-      FLUSH,
-    ]);
-    const plain = Buffer.concat([encodePkt("NAK\n"), pack]);
+  it("a fetched pack keeps its length, and holds no value that a host puts there in plain", async () => {
+    const packOf = (text: string) =>
+      Buffer.concat([Buffer.from(`PACK${text}`), Buffer.alloc(70_000, 7)]);
+    const masked = packOf("*".repeat(TOKEN.length));
+    const banded = (pack: Buffer) =>
+      Buffer.concat([
+        encodePkt("packfile\n"),
+        encodeBand(BAND.progress, `counting ${TOKEN}`),
+        encodeBand(BAND.data, pack),
+        FLUSH,
+      ]);
+    const plain = (pack: Buffer) => Buffer.concat([encodePkt("NAK\n"), pack]);
 
-    for (const size of [1, 5, 4096, 200_000]) {
-      const out = await relayed(banded, "fetch", size);
-      expect(Buffer.from(bandText(out, BAND.data, "fetch"), "latin1").equals(pack)).toBe(true);
-      expect(bandText(out, BAND.progress, "fetch")).not.toContain(TOKEN);
-      expect((await relayed(plain, "fetch", size)).equals(plain)).toBe(true);
+    for (const [sent, passed] of [
+      [packOf(TOKEN), masked],
+      [masked, masked],
+    ] as const) {
+      for (const size of [1, 5, 4096, 200_000]) {
+        const out = await relayed(banded(sent), "fetch", size);
+        expect(Buffer.from(bandText(out, BAND.data, "fetch"), "latin1").equals(passed)).toBe(true);
+        expect(bandText(out, BAND.progress, "fetch")).not.toContain(TOKEN);
+        expect((await relayed(plain(sent), "fetch", size)).equals(plain(passed))).toBe(true);
+      }
     }
   });
 

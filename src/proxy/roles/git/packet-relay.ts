@@ -7,7 +7,8 @@ export type AnswerKind = "refs" | "fetch" | "push";
 
 /**
  * Passes an answer on packet by packet without any known value in its text: refs, reports, words for
- * people. The pack of a fetch is compressed and goes through untouched. Yields whole packets, so one
+ * people, and the pack of a fetch: a host could put a value there in plain. A pack that held one no
+ * longer fits its checksum, so git refuses it. Yields whole packets, so one
  * of ours may follow at any point. Throws UPSTREAM_REFUSED for what is not made of packets.
  */
 export async function* relayPackets(
@@ -18,9 +19,10 @@ export async function* relayPackets(
   const cleaner = new PacketCleaner(redactor, kind);
   let waiting = Buffer.alloc(0);
   let isRawPack = false;
+  const rawPack = redactor.stream();
   for await (const chunk of source) {
     if (isRawPack) {
-      yield Buffer.from(chunk);
+      yield rawPack.push(chunk);
       continue;
     }
     waiting = waiting.length === 0 ? Buffer.from(chunk) : Buffer.concat([waiting, chunk]);
@@ -30,7 +32,7 @@ export async function* relayPackets(
       // To a client without side bands the pack comes as it is.
       isRawPack = kind === "fetch" && waiting.toString("latin1", offset, offset + 4) === "PACK";
       if (isRawPack) {
-        out.push(waiting.subarray(offset));
+        out.push(rawPack.push(waiting.subarray(offset)));
         offset = waiting.length;
         break;
       }
@@ -43,7 +45,7 @@ export async function* relayPackets(
     yield* whole(out);
   }
   if (waiting.length > 0) throw notPackets();
-  yield* cleaner.rest();
+  yield* [...cleaner.rest(), rawPack.end()];
 }
 
 /** Mostly one packet of a pack, which need not be copied. */
@@ -70,7 +72,6 @@ class PacketCleaner {
       const text = payload.toString("latin1");
       return [encodePkt(Buffer.from(this.#redactor.text(text), "latin1"))];
     }
-    if (band === BAND.data && this.#kind === "fetch") return [raw];
     const stream = this.#bands.get(band) ?? this.#redactor.stream();
     this.#bands.set(band, stream);
     return [encodeBand(band, stream.push(payload.subarray(1)))];
