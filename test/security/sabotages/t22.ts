@@ -43,7 +43,7 @@ export const sabotages: readonly Sabotage[] = [
   {
     case: "T22",
     defence: "HTTP is read strictly",
-    file: "src/proxy/server.ts",
+    file: "src/proxy/http-server.ts",
     find: "insecureHTTPParser: false",
     replace: "insecureHTTPParser: true",
     test,
