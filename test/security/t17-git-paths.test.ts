@@ -151,6 +151,7 @@ describe("options of a push, by which a host would act on other branches", () =>
     ["behind a tab", "report-status side-band-64k\tpush-options"],
     ["behind a line break", "report-status\npush-options"],
     ["behind a form feed", "report-status\fpush-options"],
+    ["in the value of another, behind a tab", "report-status agent=git\tpush-options"],
     ["behind two spaces", "report-status  push-options"],
     ["under an unknown word", "report-status push-options-v2"],
   ])("%s do not reach the host", async (what, capabilities) => {

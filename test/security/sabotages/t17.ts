@@ -51,7 +51,7 @@ export const sabotages: readonly Sabotage[] = [
     find: "if (!words.every((word) => /^[\\x21-\\x7e]+$/.test(word))) {",
     replace: "if (text.length > 1000) {",
     test,
-    name: "behind",
+    name: "in the value of another",
   },
   {
     case: "T17",
