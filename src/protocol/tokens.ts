@@ -1,4 +1,4 @@
-import { createHash, randomUUID } from "node:crypto";
+import { hash as digest, randomUUID } from "node:crypto";
 import { createLocalJWKSet, exportJWK, generateKeyPair, type JWK, jwtVerify, SignJWT } from "jose";
 import { z } from "zod";
 import { AppError } from "../runtime/errors.ts";
@@ -138,5 +138,5 @@ function joseReason(error: unknown): string {
 }
 
 export function leaseTokenHash(leaseToken: string): string {
-  return createHash("sha256").update(leaseToken).digest("hex");
+  return digest("sha256", leaseToken, "hex");
 }

@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { hash as digest } from "node:crypto";
 import { z } from "zod";
 import { canonicalJson } from "../protocol/snapshot.ts";
 
@@ -61,5 +61,5 @@ export function jsonHash(value: unknown): string {
 }
 
 function sha256(text: string): string {
-  return createHash("sha256").update(text).digest("hex");
+  return digest("sha256", text, "hex");
 }

@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { hash as digest } from "node:crypto";
 import { decodeProtectedHeader } from "jose";
 import type { SessionIdentity } from "../credentials/credential-source.ts";
 import type { LeaseReader, LeaseState } from "../protocol/session-ports.ts";
@@ -102,15 +102,15 @@ export class SessionTokenCheck {
   async verify(authorization: string | undefined): Promise<SessionClaims> {
     const token = bearerToken(authorization, "session");
     const now = this.#deps.clock.now();
-    const hash = createHash("sha256").update(token).digest("base64");
-    const known = this.#verified.get(hash);
+    const tokenHash = digest("sha256", token, "base64");
+    const known = this.#verified.get(tokenHash);
     if (known !== undefined && known.exp * 1000 > now) return known;
     const jwks = await this.#deps.keys.withKey(keyId(token));
     const claims = await verifyToken(jwks, AUDIENCES.session, sessionClaims, token, now);
     if (claims.pod !== this.#deps.podUid) {
       throw new AppError("UNAUTHENTICATED", "the session token was issued to another pod");
     }
-    this.#verified.set(hash, claims);
+    this.#verified.set(tokenHash, claims);
     return claims;
   }
 
@@ -120,13 +120,13 @@ export class SessionTokenCheck {
     const known = this.#leases.get(key);
     const age = this.#deps.clock.monotonic() - (known?.readAt ?? Number.NEGATIVE_INFINITY);
     // A cached lease can only let in: a worker that has just claimed must not be refused for its age.
-    const knownFits = known !== undefined && leaseProblem(claims, known.lease) === undefined;
-    if (!fresh && knownFits && age <= RECENT_MS) return;
+    const mayDo = !fresh && known !== undefined && leaseProblem(claims, known.lease) === undefined;
+    if (mayDo && age <= RECENT_MS) return;
     let lease: LeaseState | null;
     try {
       lease = await this.#readLease(claims);
     } catch (error) {
-      if (!fresh && knownFits && age <= BLIP_MS) return;
+      if (mayDo && age <= BLIP_MS) return;
       throw error;
     }
     this.#leases.set(key, { lease, readAt: this.#deps.clock.monotonic() });

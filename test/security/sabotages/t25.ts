@@ -23,8 +23,8 @@ export const sabotages: readonly Sabotage[] = [
     case: "T25",
     defence: "A token's claims are kept under a hash of the whole token",
     file: "src/proxy/token.ts",
-    find: "update(token)",
-    replace: "update(token.slice(0, 20))",
+    find: 'digest("sha256", token, "base64")',
+    replace: 'digest("sha256", token.slice(0, 20), "base64")',
     test,
   },
   {

@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { hash as digest } from "node:crypto";
 import type { ToolPinKey, ToolPinStore, ToolPins } from "../../../protocol/proxy-ports.ts";
 import type { SessionSnapshot } from "../../../protocol/snapshot.ts";
 import { withDeadline } from "../../../runtime/abort.ts";
@@ -54,7 +54,7 @@ export function pinnedServer(
   return {
     tenant,
     revision: agent.revision,
-    server: createHash("sha256").update(server.url).digest("hex"),
+    server: digest("sha256", server.url, "hex"),
     agent: agent.name,
     name: server.name,
   };
