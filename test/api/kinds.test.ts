@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { parse, stringify } from "yaml";
 import { KIND_NAMES, KINDS } from "../../src/api/kinds.ts";
@@ -14,11 +15,20 @@ beforeAll(async () => {
   await ok(["apply", "-f", "crds"]);
   await ok(["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]);
   await ok(["create", "namespace", "drover-system"]);
+  for (const { plural } of KINDS) await published(plural);
 }, 120_000);
 
 afterAll(async () => {
   await server.stop();
 });
+
+/** The API server publishes the schemas of CRDs one by one, a moment after it serves their objects. */
+async function published(plural: string): Promise<void> {
+  const end = Date.now() + 30_000;
+  while ((await server.kubectl(["explain", plural])).code !== 0 && Date.now() < end) {
+    await delay(200);
+  }
+}
 
 async function ok(args: readonly string[], stdin?: unknown): Promise<string> {
   const text = stdin === undefined ? undefined : JSON.stringify(stdin);

@@ -526,8 +526,13 @@ describe("isolation and pools", () => {
     const role = ["create", "role", "told", "--verb=get", "--resource=secrets"];
     const secrets = names.map((name) => `--resource-name=${name}-token`);
     await rig.kubectlOk(["-n", "team-a", ...role, ...secrets]);
-    const account = "--serviceaccount=drover:drover-pool-default";
-    await rig.kubectlOk(["-n", "team-a", "create", "rolebinding", "told", "--role=told", account]);
+    // Each pool that may serve the namespace must be able to read a vault, those of other tests too.
+    const pools = await rig.client.list(harnessPools, { namespace: "drover" });
+    const accounts = pools.items.map(
+      ({ metadata }) => `--serviceaccount=drover:drover-pool-${metadata.name}`,
+    );
+    const binding = ["rolebinding", "told", "--role=told", ...accounts];
+    await rig.kubectlOk(["-n", "team-a", "create", ...binding]);
     rig.reports.set(
       "team-a/told",
       new Map([
