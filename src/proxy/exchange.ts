@@ -1,8 +1,9 @@
 import { once } from "node:events";
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http";
-import { AppError } from "../runtime/errors.ts";
+import { AppError, codeOf } from "../runtime/errors.ts";
 import type { Use } from "./audit.ts";
 import { TIMEOUTS } from "./limits.ts";
+import { type Outcome, outcomeOf } from "./metrics.ts";
 
 /**
  * One request and its answer, over node:http: bodies are counted while they arrive, writes wait for
@@ -34,6 +35,13 @@ export class Exchange {
     response.once("close", () => {
       if (!response.writableFinished) gone.abort();
     });
+  }
+
+  /** How it ended with this error; the code is kept for the audit unless one is there already. */
+  fail(error: unknown): Outcome {
+    const outcome = this.signal.aborted ? "aborted" : outcomeOf(error);
+    this.use.error ??= outcome === "aborted" ? "ABORTED" : (codeOf(error) ?? "INTERNAL");
+    return outcome;
   }
 
   get answered(): boolean {

@@ -4,7 +4,7 @@ import { tokensRequest } from "../protocol/proxy-api.ts";
 import type { ToolPinStore } from "../protocol/proxy-ports.ts";
 import type { LeaseReader, SnapshotReader } from "../protocol/session-ports.ts";
 import type { Clock } from "../runtime/clock.ts";
-import { AppError, codeOf, describeError, isAbort } from "../runtime/errors.ts";
+import { AppError, codeOf, describeError } from "../runtime/errors.ts";
 import { errorResponse } from "../runtime/http.ts";
 import type { Logger } from "../runtime/logger.ts";
 import { Secret } from "../runtime/secret.ts";
@@ -16,7 +16,7 @@ import { IssuedTokens } from "./issued-tokens.ts";
 import type { IssuerPort } from "./issuer-client.ts";
 import { parseJsonText } from "./json-text.ts";
 import { MAX_JSON_DEPTH, RequestLimits, SIZES, TIMEOUTS } from "./limits.ts";
-import { DESTINATIONS, type Outcome, outcomeOf, type ProxyMetrics, type Role } from "./metrics.ts";
+import { DESTINATIONS, type Outcome, type ProxyMetrics, type Role } from "./metrics.ts";
 import { type PoolKeyReader, PoolModelKey } from "./model-key.ts";
 import { PinnedTools } from "./roles/mcp/pinned-tools.ts";
 import { SealedIds } from "./roles/mcp/sealed-ids.ts";
@@ -100,7 +100,7 @@ export function createProxyServer(deps: ProxyDeps): ProxyServer {
       sealedIds: new SealedIds({ clock }),
       pins: new PinnedTools({ store: deps.toolPins, clock }),
       audit: deps.audit,
-      onDrift: () => metrics.toolDrift.inc(),
+      onDrift: (tools) => metrics.toolDrift.inc(tools),
       onServerRequest: () => metrics.serverRequests.inc(),
       clock,
       logger: deps.logger,
@@ -175,8 +175,7 @@ class ProxyApp {
       checkOrigin(exchange, this.authorities);
       return await this.#dispatch(exchange, route);
     } catch (error) {
-      const outcome = exchange.signal.aborted || isAbort(error) ? "aborted" : outcomeOf(error);
-      exchange.use.error ??= outcome === "aborted" ? "ABORTED" : (codeOf(error) ?? "INTERNAL");
+      const outcome = exchange.fail(error);
       if (outcome !== "aborted") {
         this.#parts.deps.logger.warn(
           { role: route.role, outcome, code: codeOf(error), err: describeError(error) },

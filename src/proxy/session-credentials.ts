@@ -165,24 +165,16 @@ export class SessionCredentials {
   /** What one session may read says nothing about another. */
   #session(tenant: string, sessionId: string): HeldSession {
     const key = JSON.stringify([tenant, sessionId]);
-    const known = this.#sessions.get(key);
-    if (known !== undefined) return known;
-    const session = new HeldSession({ clock: this.#deps.clock });
-    this.#sessions.set(key, session);
-    return session;
+    return this.#sessions.getOrMake(key, () => new HeldSession(this.#deps));
   }
 
   /** For all sessions: a server may give to one what another has sent it. Nobody is sent from it. */
   #valuesOf(tenant: string, vault: string, { name, scheme }: VaultEntry): KnownValues {
     const key = JSON.stringify([tenant, vault, name, scheme]);
-    const known = this.#values.get(key);
-    if (known !== undefined) return known;
     const id = `${vault}/${name}`;
-    const values = new KnownValues((value) =>
-      secretsOf(value, scheme).map((secret) => ({ id, value: secret })),
-    );
-    this.#values.set(key, values);
-    return values;
+    const secrets = (value: string) =>
+      secretsOf(value, scheme).map((secret) => ({ id, value: secret }));
+    return this.#values.getOrMake(key, () => new KnownValues(secrets));
   }
 
   async #readNow(request: CredentialRequest): Promise<Credential> {

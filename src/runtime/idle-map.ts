@@ -27,6 +27,15 @@ export class IdleMap<V extends object> {
     return value;
   }
 
+  /** The one that is there, or else one that is made now. */
+  getOrMake(key: string, make: () => V): V {
+    const known = this.get(key);
+    if (known !== undefined) return known;
+    const value = make();
+    this.set(key, value);
+    return value;
+  }
+
   set(key: string, value: V): void {
     this.delete(key);
     this.#kept.set(key, { value, usedAt: this.#clock.monotonic() });

@@ -3,7 +3,7 @@ import type { CredentialSource } from "../../credentials/credential-source.ts";
 import type { BindingReader, LeaseReader, SnapshotReader } from "../../protocol/session-ports.ts";
 import { aborted } from "../../runtime/abort.ts";
 import type { Clock } from "../../runtime/clock.ts";
-import { AppError, codeOf, describeError, ERROR_CODES, isAbort } from "../../runtime/errors.ts";
+import { AppError, codeOf, describeError, ERROR_CODES } from "../../runtime/errors.ts";
 import type { Logger } from "../../runtime/logger.ts";
 import type { AuditLog } from "../audit.ts";
 import { createGuardedAgent } from "../dial.ts";
@@ -155,8 +155,7 @@ class EdgeApp {
         leave();
       }
     } catch (error) {
-      const outcome = exchange.signal.aborted || isAbort(error) ? "aborted" : outcomeOf(error);
-      exchange.use.error ??= outcome === "aborted" ? "ABORTED" : (codeOf(error) ?? "INTERNAL");
+      const outcome = exchange.fail(error);
       if (outcome !== "aborted") {
         const level = exchange.use.session === undefined ? "debug" : "warn";
         deps.logger[level]({ outcome, code: codeOf(error), err: describeError(error) }, "refused");

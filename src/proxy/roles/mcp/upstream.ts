@@ -32,7 +32,7 @@ export interface McpRoleDeps extends TargetDeps {
   sealedIds: SealedIds;
   audit: Pick<AuditLog, "check" | "record">;
   /** Called for every tool that was left out of a list because it is not as it was pinned. */
-  onDrift: () => void;
+  onDrift: (tools: number) => void;
   /** Called for every request of a server that is refused. */
   onServerRequest: () => void;
   clock: Clock;
@@ -318,7 +318,7 @@ export class McpRole {
         fields,
         "tools hidden: new, changed since the revision's first use, or past a limit",
       );
-      for (let each = 0; each < hidden; each += 1) this.#deps.onDrift();
+      this.#deps.onDrift(hidden);
     }
     return { ...result, tools };
   }
