@@ -53,6 +53,22 @@ function missingPaths(markdown: string): string[] {
   return [...paths].map((match) => match[1] ?? "").filter((path) => !existsSync(path));
 }
 
+/** What the comments cite, a page of `docs/` or a heading of one, and is not there. */
+function brokenCitations(source: string): string[] {
+  const comments = source.split("\n").filter((line) => /^\s*(\/?\*|\/\/|--|#)/.test(line));
+  return [...comments.join("\n").matchAll(/\bdocs\/[\w/-]+\.md(?:#[\w-]+)?/g)]
+    .map(([citation]) => citation)
+    .filter((citation) => {
+      const [path = "", anchor] = citation.split("#");
+      if (!existsSync(path)) return true;
+      return anchor !== undefined && !anchorsOf(readFileSync(path, "utf8")).includes(anchor);
+    });
+}
+
+const code = ["src", "test", "charts", "deploy", ".ci"].flatMap((folder) =>
+  filesBelow(folder, (name) => /\.(ts|lua|sh|ya?ml|tpl|txt)$/.test(name)),
+);
+
 const documents = filesBelow(".", (name) => name.endsWith(".md"));
 const sources = ["src", "test", "charts", "deploy", ".ci"]
   .flatMap((folder) => filesBelow(folder, () => true))
@@ -79,6 +95,16 @@ describe("documents", () => {
     const documented = [...page.matchAll(/^\| `([A-Z_]+)` \|/gm)].map((match) => match[1]);
 
     expect(documented).toEqual(Object.keys(ERROR_CODES));
+  });
+});
+
+describe("citations", () => {
+  it("each page and heading that a comment cites is in this repository", () => {
+    const broken = code.flatMap((file) =>
+      brokenCitations(readFileSync(file, "utf8")).map((citation) => `${file}: ${citation}`),
+    );
+
+    expect(broken).toEqual([]);
   });
 });
 
@@ -112,6 +138,12 @@ describe("the checks themselves", () => {
 
     expect(brokenLinks("README.md", text)).toEqual(["none.md", "#c"]);
     expect(missingPaths(text)).toEqual(["src/none.ts"]);
+  });
+
+  it("a citation of a page or a heading that does not exist is found", () => {
+    const text = "// docs/none.md docs/glossary.md#none docs/design/session-log.md#tool-calls";
+
+    expect(brokenCitations(text)).toEqual(["docs/none.md", "docs/glossary.md#none"]);
   });
 
   it("links and paths inside a fenced block are left alone", () => {
