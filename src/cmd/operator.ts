@@ -77,6 +77,7 @@ export async function operatorMain(
     client,
     caches,
     log,
+    bindings: log,
     credentialReports,
     events,
     metrics,

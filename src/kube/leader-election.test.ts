@@ -58,7 +58,7 @@ function replica(kube: FakeKube, clock: FakeClock, identity: string): Replica {
 
 function start() {
   const clock = new FakeClock();
-  const kube = new FakeKube({ now: () => clock.now() });
+  const kube = new FakeKube({ clock });
   return { clock, kube, holder: () => kube.peek(leases, lease)?.spec?.holderIdentity };
 }
 

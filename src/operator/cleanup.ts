@@ -1,7 +1,12 @@
-import { FINALIZER, LABELS } from "../api/names.ts";
+import {
+  FINALIZER,
+  LABELS,
+  SANDBOX_NETWORK_POLICY,
+  SANDBOX_SERVICE_ACCOUNT,
+} from "../api/names.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { unlessNotFound } from "../kube/errors.ts";
-import type { KubeObject, ResourceType } from "../kube/objects.ts";
+import { type KubeObject, type ResourceType, uidOf } from "../kube/objects.ts";
 import { leases, serviceAccounts } from "../kube/resources.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Logger } from "../runtime/logger.ts";
@@ -13,6 +18,7 @@ import {
   pods,
 } from "./kinds.ts";
 import { COMPONENTS, LEADER_LEASE, MANAGER } from "./names.ts";
+import { sessionOwnerOf } from "./sandbox/sandbox-key.ts";
 
 export interface CleanupDeps {
   client: Pick<KubeClient, "get" | "list" | "patch" | "delete">;
@@ -45,15 +51,16 @@ export async function cleanUp(deps: CleanupDeps, signal: AbortSignal): Promise<C
   let deleted = 0;
   const { namespace } = deps;
   // Deployments first, or they would make their pods again.
-  const { harness, edge } = COMPONENTS;
+  const { harness, edge, sandbox, isolation } = COMPONENTS;
   deleted += await deleteOurs(deps, deployments, { component: edge, namespace }, signal);
   for (const type of [deployments, podDisruptionBudgets]) {
     deleted += await deleteOurs(deps, type, { component: harness, namespace }, signal);
   }
-  deleted += await deleteOurs(deps, pods, { component: COMPONENTS.sandbox }, signal);
-  deleted += await deleteOurs(deps, networkPolicies, { component: COMPONENTS.isolation }, signal);
-  deleted += await deleteOurs(deps, serviceAccounts, { component: COMPONENTS.isolation }, signal);
-  deleted += await deleteOurs(deps, serviceAccounts, { component: COMPONENTS.harness }, signal);
+  deleted += await deleteOurs(deps, pods, { component: sandbox }, signal, isSandbox);
+  for (const type of [networkPolicies, serviceAccounts]) {
+    deleted += await deleteOurs(deps, type, { component: isolation }, signal, isIsolation);
+  }
+  deleted += await deleteOurs(deps, serviceAccounts, { component: harness, namespace }, signal);
   const lease = { namespace, name: LEADER_LEASE };
   await unlessNotFound(deps.client.delete(leases, lease, { signal }));
   deps.logger.info({ finalizers, deleted }, "cleaned up");
@@ -93,19 +100,29 @@ async function stripFinalizers({ client }: CleanupDeps, signal: AbortSignal): Pr
   return count;
 }
 
+/** Labels can be copied: what a tenant labelled like ours stays. */
+function isSandbox(object: KubeObject): boolean {
+  return sessionOwnerOf(object) !== undefined;
+}
+
+function isIsolation({ metadata }: KubeObject): boolean {
+  return [SANDBOX_NETWORK_POLICY, SANDBOX_SERVICE_ACCOUNT].includes(metadata.name);
+}
+
 async function deleteOurs(
   { client }: CleanupDeps,
   type: ResourceType,
   where: { component: string; namespace?: string },
   signal: AbortSignal,
+  isOurs: (object: KubeObject) => boolean = () => true,
 ): Promise<number> {
   const { component, ...scope } = where;
   const labelSelector = `${LABELS.managedBy}=${MANAGER},${LABELS.component}=${component}`;
   let count = 0;
   for await (const object of everyObject(client, type, { ...scope, labelSelector }, signal)) {
-    await unlessNotFound(
-      client.delete(type, object.metadata, { propagation: "Background", signal }),
-    );
+    if (!isOurs(object)) continue;
+    const options = { uid: uidOf(object), propagation: "Background" as const, signal };
+    await unlessNotFound(client.delete(type, object.metadata, options));
     count += 1;
   }
   return count;

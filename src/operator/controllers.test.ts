@@ -9,6 +9,7 @@ import {
   type AgentSession,
   agentSessions,
   agents,
+  type ContainerStatus,
   deployments,
   harnessPools,
   type Pod,
@@ -155,6 +156,108 @@ describe("a sandbox given back while it is being announced", () => {
   });
 });
 
+describe("the end of a sandbox pod that takes its time", () => {
+  const lossesIn = async (operator: Operator, lease: Lease) => {
+    const losses: unknown[] = [];
+    for await (const { type, data } of operator.store.log.getEvents(lease.ref)) {
+      if (type === "sandbox.lost") losses.push(data);
+    }
+    return losses;
+  };
+
+  async function inUse(): Promise<{ operator: Operator; lease: Lease }> {
+    const operator = await started(anOperator());
+    const lease = await claim(operator);
+    await ask(lease);
+    await operator.clock.advance(2_000);
+    await kubeletStarts(operator);
+    await operator.clock.advance(2_000);
+    return { operator, lease };
+  }
+
+  it("after a refusal is told once, with the reason of the refusal", async () => {
+    const operator = await started(anOperator());
+    const lease = await claim(operator);
+    await ask(lease);
+    await operator.clock.advance(2_000);
+    const state = { waiting: { reason: "ImagePullBackOff", message: "no such image" } };
+    await kubeletSays(operator, aContainer({ ready: false, state }));
+    await operator.clock.advance(20_000);
+
+    expect(await lossesIn(operator, lease)).toMatchObject([{ reason: "ImagePullFailed" }]);
+    expect(operator.events.filter(({ reason }) => reason === "SandboxLost")).toHaveLength(1);
+    expect(await podsOf(operator)).toEqual([]);
+  });
+
+  it("that the harness gave back is told to nobody", async () => {
+    const { operator, lease } = await inUse();
+    const data = { hand: "sandbox", generation: 1, reason: "Unreachable" };
+    await lease.emitEvents([{ id: "sevt_back", type: "sandbox.released", data }]);
+    await operator.clock.advance(20_000);
+
+    expect(await lossesIn(operator, lease)).toEqual([]);
+    expect(await podsOf(operator)).toEqual([]);
+  });
+
+  it("that somebody else deleted is told at once, and once", async () => {
+    const { operator, lease } = await inUse();
+    const [pod] = await podsOf(operator);
+    await operator.kube.delete(pods, pod?.metadata ?? { name: "" });
+    await operator.clock.advance(1_000);
+    const soon = await lossesIn(operator, lease);
+    await operator.clock.advance(20_000);
+
+    expect(soon).toMatchObject([{ reason: "PodDeleted" }]);
+    expect(await lossesIn(operator, lease)).toMatchObject([{ reason: "PodDeleted" }]);
+    expect(await operator.store.ports.readBinding(pod?.metadata.uid ?? "")).toBeNull();
+  });
+
+  it("that vanished without terminating is told too", async () => {
+    const { operator, lease } = await inUse();
+    const [pod] = await podsOf(operator);
+    operator.kube.vanish(pods, pod?.metadata ?? { name: "" });
+    await operator.clock.advance(2_000);
+
+    expect(await lossesIn(operator, lease)).toMatchObject([{ reason: "PodDeleted" }]);
+  });
+
+  it("of a deleted session is told to nobody, and the session waits for it", async () => {
+    const { operator } = await inUse();
+    await operator.kube.delete(agentSessions, { namespace: "team-a", name: "hello" });
+    await operator.clock.advance(3_000);
+    const held = await sessionOf(operator);
+    await operator.clock.advance(20_000);
+
+    expect(held.metadata.finalizers).toEqual(["drover.dev/session"]);
+    await expect(sessionOf(operator)).rejects.toMatchObject({ code: "NOT_FOUND" });
+    expect(operator.events.filter(({ type }) => type === "Warning")).toEqual([]);
+  });
+});
+
+describe("a pod that is labelled like a sandbox and that no session owns", () => {
+  it.each([
+    { name: "of a session that is there", ended: false },
+    { name: "of a session that is deleted", ended: true },
+  ])("$name is never deleted", async ({ ended }) => {
+    const operator = await started(anOperator());
+    const lease = await claim(operator);
+    await ask(lease);
+    await operator.clock.advance(2_000);
+    const [{ metadata, spec } = { metadata: { name: "" }, spec: { containers: [] } }] =
+      await podsOf(operator);
+    const copied = { ...metadata, name: "foreign", ownerReferences: [] };
+    const object = { apiVersion: "v1", kind: "Pod", metadata: copied, spec };
+    operator.kube.seed(pods, object);
+    if (ended) await operator.kube.delete(agentSessions, { namespace: "team-a", name: "hello" });
+    await operator.clock.advance(200_000);
+
+    expect((await podsOf(operator)).map((pod) => pod.metadata.name)).toContain("foreign");
+    expect(operator.kube.requestsOf("delete", "Pod").map((call) => call.name)).not.toContain(
+      "foreign",
+    );
+  });
+});
+
 describe("the release of an idle session's sandbox", () => {
   /** Idle with a sandbox for longer than the template allows; `meanwhile` runs after the look, before the release. */
   async function idle(meanwhile: (operator: Operator, lease: Lease) => Promise<void>) {
@@ -175,7 +278,7 @@ describe("the release of an idle session's sandbox", () => {
     await operator.clock.advance(320_000);
     const [pod] = await podsOf(operator);
     const binding = await operator.store.ports.readBinding(pod?.metadata.uid ?? "");
-    return { pod, binding, types: await typesIn(operator, lease) };
+    return { pod, binding, operator, types: await typesIn(operator, lease) };
   }
 
   it("is said, unbinds it and deletes the pod", async () => {
@@ -183,6 +286,18 @@ describe("the release of an idle session's sandbox", () => {
 
     expect(types).toContain("sandbox.released");
     expect({ pod, binding }).toEqual({ pod: undefined, binding: null });
+  });
+
+  it("is no loss: not while the pod ends, not when it is gone", async () => {
+    const { pod, types, operator } = await idle(async () => {});
+
+    expect(operator.kube.requestsOf("delete", "Pod")).toHaveLength(1);
+    expect({ pod, types: types.filter((type) => type.startsWith("sandbox.")) }).toEqual({
+      pod: undefined,
+      types: ["sandbox.requested", "sandbox.provisioned", "sandbox.released"],
+    });
+    expect(operator.events.filter(({ type }) => type === "Warning")).toEqual([]);
+    expect(await operator.registry.metrics()).not.toMatch(/drover_sandbox_lost_total\{.*\} [1-9]/);
   });
 
   it("does not happen when the session woke since the operator looked", async () => {
@@ -394,10 +509,14 @@ function anOperatorPodName(lease: Lease): string {
 
 /** The kubelet's part: the session's pod is ready. */
 async function kubeletStarts(operator: Operator): Promise<void> {
+  await kubeletSays(operator, aContainer());
+}
+
+async function kubeletSays(operator: Operator, container: ContainerStatus): Promise<void> {
   const [pod] = await podsOf(operator);
   await operator.kube.patchStatus(pods, pod?.metadata ?? { name: "" }, {
     podIP: "10.0.0.9",
-    containerStatuses: [aContainer()],
+    containerStatuses: [container],
   });
 }
 

@@ -2,7 +2,7 @@ import type { KubeClient } from "../kube/client.ts";
 import type { Controller } from "../kube/controller.ts";
 import type { EventSink } from "../kube/event-recorder.ts";
 import { objectKey } from "../kube/objects.ts";
-import type { CredentialReportReader } from "../protocol/session-ports.ts";
+import type { BindingReader, CredentialReportReader } from "../protocol/session-ports.ts";
 import type { Jwks } from "../protocol/tokens.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Runnable } from "../runtime/group.ts";
@@ -33,6 +33,7 @@ export interface OperatorDeps {
   client: KubeClient;
   caches: Caches;
   log: OperatorLog;
+  bindings: BindingReader;
   credentialReports: CredentialReportReader;
   events: EventSink;
   metrics: OperatorMetrics;
@@ -152,6 +153,7 @@ function createSandboxController(
     client,
     log,
     requests,
+    bindings: deps.bindings,
     answers: new SandboxAnswers(deps),
     memory: new PodMemory(caches.sandboxPods),
     pods: caches.sandboxPods,

@@ -22,7 +22,7 @@ export function anOperator(
 ) {
   const clock = new FakeClock(CREATED_MS);
   const rng = createSeededRng();
-  const kube = new FakeKube({ now: () => clock.now() });
+  const kube = new FakeKube({ clock });
   const store = createMemorySessionStore({ clock, rng });
   const events: RecordedEvent[] = [];
   /** `<namespace>/<vault>` → entry → what a proxy said. */
@@ -35,6 +35,7 @@ export function anOperator(
     ...common,
     caches,
     log: change(store.operator),
+    bindings: store.ports,
     credentialReports: {
       readCredentialReports: async (namespace, vault) =>
         reports.get(`${namespace}/${vault}`) ?? new Map(),

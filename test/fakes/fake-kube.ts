@@ -3,10 +3,12 @@
  * conflicts, generation, finalizers and deletion, namespaces, field managers, watches with
  * bookmarks and 410.
  *
+ * With a `clock`, a deleted pod terminates as on a node: its deletionTimestamp comes first, and it
+ * goes when its grace period is over.
+ *
  * Simpler than the real one: any kind exists, nothing is validated or defaulted (see `admit`),
  * `dryRun` writes nothing but also checks little, field ownership counts a list as one field, pods
- * never run and are gone as soon as they are deleted, and owned objects are collected only with
- * `garbageCollection: true`.
+ * never run, and owned objects are collected only with `garbageCollection: true`.
  */
 import { isDeepStrictEqual } from "node:util";
 import type {
@@ -32,6 +34,7 @@ import {
   type ResourceType,
 } from "../../src/kube/objects.ts";
 import { rfc3339 } from "../../src/kube/status.ts";
+import type { Clock } from "../../src/runtime/clock.ts";
 import { applyFields, type FieldOwners } from "./fake-kube-apply.ts";
 import { jsonPatch, mergeInto, plainObject } from "./fake-kube-patch.ts";
 import { FakeWatch, matcher, type Recorded, type StoredObject } from "./fake-kube-watch.ts";
@@ -57,8 +60,8 @@ export interface KubeRequest {
 }
 
 export interface FakeKubeOptions {
-  /** Epoch ms for timestamps; stands still by default. */
-  now?: () => number;
+  /** For timestamps and for pods that terminate. Without it time stands still and pods go at once. */
+  clock?: Pick<Clock, "now" | "timer">;
   /** Delete what has only dead owners. */
   garbageCollection?: boolean;
   /** Refuse objects in namespaces that were not created. */
@@ -273,16 +276,38 @@ export class FakeKube implements KubeClient {
         throw conflict(`${describeObject(type, ref)}: the UID in the precondition differs`);
       }
       this.#checkVersion(stored, options.resourceVersion);
-      if ((metadata.finalizers ?? []).length === 0) {
-        this.#remove(stored);
-      } else if (metadata.deletionTimestamp === undefined) {
-        const next = copy(stored.object);
-        next.metadata.deletionTimestamp = this.#timestamp();
-        next.metadata.deletionGracePeriodSeconds = options.gracePeriodSeconds ?? 0;
-        next.metadata.generation = (next.metadata.generation ?? 0) + 1;
-        this.#store(stored, next);
-      }
+      this.#delete(stored, options.gracePeriodSeconds);
     });
+  }
+
+  /** At once when nothing holds it; else marked first. */
+  #delete(stored: Stored, asked?: number): void {
+    const { metadata } = stored.object;
+    const grace = asked ?? this.#graceOf(stored);
+    if ((metadata.finalizers ?? []).length === 0 && grace === 0) {
+      this.#remove(stored);
+      return;
+    }
+    if (metadata.deletionTimestamp !== undefined) return;
+    const next = copy(stored.object);
+    next.metadata.deletionTimestamp = this.#timestamp(grace * 1000);
+    next.metadata.deletionGracePeriodSeconds = grace;
+    next.metadata.generation = (next.metadata.generation ?? 0) + 1;
+    this.#store(stored, next);
+    if (grace > 0) this.#options.clock?.timer(grace * 1000, () => this.#terminated(stored));
+  }
+
+  /** Only pods have processes to end. */
+  #graceOf({ type, object }: Stored): number {
+    if (type.kind !== "Pod" || this.#options.clock === undefined) return 0;
+    const seconds = plainObject.at(object, "/spec/terminationGracePeriodSeconds");
+    return typeof seconds === "number" ? seconds : 30;
+  }
+
+  #terminated(stored: Stored): void {
+    const current = this.#stored.get(storeKey(stored.type, stored.object.metadata));
+    if (current !== stored) return;
+    if ((stored.object.metadata.finalizers ?? []).length === 0) this.#remove(stored);
   }
 
   async #call<R>(
@@ -443,13 +468,7 @@ export class FakeKube implements KubeClient {
       return owners.length > 0 && !deleted && owners.every(({ uid }) => !alive.has(uid));
     });
     if (orphan === undefined) return;
-    if ((orphan.object.metadata.finalizers ?? []).length === 0) {
-      this.#remove(orphan);
-      return;
-    }
-    const next = copy(orphan.object);
-    next.metadata.deletionTimestamp = this.#timestamp();
-    this.#store(orphan, next);
+    this.#delete(orphan);
     this.#collect();
   }
 
@@ -523,8 +542,8 @@ export class FakeKube implements KubeClient {
     }
   }
 
-  #timestamp(): string {
-    return rfc3339(this.#options.now?.() ?? 1_700_000_000_000);
+  #timestamp(afterMs = 0): string {
+    return rfc3339((this.#options.clock?.now() ?? 1_700_000_000_000) + afterMs);
   }
 }
 

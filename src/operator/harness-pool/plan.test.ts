@@ -3,7 +3,7 @@ import { anInstall } from "../../../test/builders/install.ts";
 import { aPool } from "../../../test/builders/kinds.ts";
 import { aContainer, aSandboxPod } from "../../../test/builders/pods.ts";
 import { AppError } from "../../runtime/errors.ts";
-import type { Deployment } from "../kinds.ts";
+import type { Deployment, Pod } from "../kinds.ts";
 import { type Observed, planStatus, storeProblemOf } from "./plan.ts";
 import { buildDeployment } from "./resources.ts";
 
@@ -42,6 +42,10 @@ const stuck = (reason: string) => [
   }),
 ];
 
+function leaving(pod: Pod): Pod {
+  return { ...pod, metadata: { ...pod.metadata, deletionTimestamp: "2026-01-01T00:00:00Z" } };
+}
+
 describe("a pool's status", () => {
   it.each([
     { name: "all ready", given: {}, want: "Ready=True/Available Stalled=False" },
@@ -64,6 +68,11 @@ describe("a pool's status", () => {
       name: "a worker that ends again and again, as while Redis is down",
       given: { deployment: aDeployment(0), pods: stuck("CrashLoopBackOff") },
       want: "Ready=False/CrashLoop Stalled=False",
+    },
+    {
+      name: "a pod that could not start and is being taken away",
+      given: { deployment: aDeployment(1), pods: stuck("ImagePullBackOff").map(leaving) },
+      want: "Ready=False/Progressing Stalled=False",
     },
     {
       name: "a quota",

@@ -1,5 +1,6 @@
 import type { ConditionReason } from "../../api/conditions.ts";
 import type { HarnessPoolStatus } from "../../api/harness-pool.ts";
+import { isBeingDeleted } from "../../kube/objects.ts";
 import { mergeConditions } from "../../kube/status.ts";
 import { codeOf, describeError } from "../../runtime/errors.ts";
 import { condition, inProgress, notWithoutHelp, readyNow, type Wanted } from "../conditions.ts";
@@ -88,6 +89,8 @@ interface PoolTrouble {
 /** What keeps a pod of the pool from running, in the kubelet's and scheduler's own words. */
 function troubleOf(pods: readonly Pod[]): PoolTrouble | undefined {
   for (const pod of pods) {
+    // What ails a pod that is on its way out keeps nothing from running.
+    if (isBeingDeleted(pod)) continue;
     const { name } = pod.metadata;
     const scheduled = pod.status?.conditions?.find(({ type }) => type === "PodScheduled");
     if (scheduled?.status === "False") {

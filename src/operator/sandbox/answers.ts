@@ -68,14 +68,13 @@ export class SandboxAnswers {
     await this.#tellLost(sandbox, snapshot, trouble, requestId);
   }
 
-  /** It was in use. */
+  /** It was in use. Told before it is unbound, or a crash between the two would keep it untold. */
   async lost(
     sandbox: Sandbox,
     snapshot: SessionSnapshot | null,
     trouble: Trouble,
     podUid: string,
   ): Promise<void> {
-    await this.unbind(podUid);
     await this.#tellLost(sandbox, snapshot, trouble, `lost:${podUid}`);
   }
 

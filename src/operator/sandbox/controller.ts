@@ -10,6 +10,7 @@ import type { Informer } from "../../kube/informer.ts";
 import { isBeingDeleted, uidOf } from "../../kube/objects.ts";
 import { type Outcome, settled, settledFor, waiting } from "../../kube/outcome.ts";
 import { controllerOf, ForeignObjectError } from "../../kube/ownership.ts";
+import type { BindingReader } from "../../protocol/session-ports.ts";
 import type { SessionSnapshot } from "../../protocol/snapshot.ts";
 import type { Jwks } from "../../protocol/tokens.ts";
 import type { Clock } from "../../runtime/clock.ts";
@@ -28,6 +29,7 @@ export interface SandboxControllerDeps {
   client: Pick<KubeClient, "get" | "create" | "delete">;
   log: Pick<OperatorLog, "statusOf" | "snapshotOf">;
   requests: RequestFeed;
+  bindings: BindingReader;
   answers: SandboxAnswers;
   memory: PodMemory;
   /** Sandbox pods, with `podIndexes`. */
@@ -94,6 +96,7 @@ export class SandboxController implements Controller {
       release: release && { requestId: release.request.requestId },
       pod,
       vanished,
+      bound: await this.#isBound(pod ?? vanished, open),
       hindrance: this.#hindrances.get(key),
       sessionPresent: await this.#sessionPresent(sandbox, snapshot, context.signal),
       isolated: this.#deps.isolated(sandbox.ref.tenant),
@@ -101,7 +104,7 @@ export class SandboxController implements Controller {
       log: (await this.#deps.log.statusOf([sandbox.ref]))[0] ?? null,
     };
     const plan = planSandbox(observed);
-    if (plan.kind !== "nothing" && plan.kind !== "wait") {
+    if (changesSomething(plan, observed)) {
       context.logger.info({ sessionId: sandbox.ref.id, plan: plan.kind }, "sandbox changes");
     }
     return this.#apply({ key, sandbox, open, plan, observed, snapshot, context });
@@ -109,7 +112,7 @@ export class SandboxController implements Controller {
 
   async #apply(pass: Pass): Promise<Outcome> {
     const { key, sandbox, open, plan, observed, snapshot } = pass;
-    const { answers, requests, memory } = this.#deps;
+    const { answers, requests } = this.#deps;
     const pod = observed.pod ?? observed.vanished;
     switch (plan.kind) {
       case "nothing":
@@ -126,12 +129,15 @@ export class SandboxController implements Controller {
         return settledFor(Math.max(observed.limits.idleTimeoutMs, 1_000));
       case "refuse":
         await answers.refused(sandbox, snapshot, plan.trouble, observed.provision?.requestId ?? "");
-        await requests.answered(key, open);
         await this.#remove(key, observed.pod, pass.context.signal);
+        await requests.answered(key, open);
         return settled;
       case "lose":
-        if (pod !== undefined) await answers.lost(sandbox, snapshot, plan.trouble, uidOf(pod));
+        if (pod === undefined) return settled;
+        await answers.lost(sandbox, snapshot, plan.trouble, uidOf(pod));
         await this.#remove(key, observed.pod, pass.context.signal);
+        // Last: a pod that is not bound is taken for one whose end has been told.
+        await answers.unbind(uidOf(pod));
         return settled;
       case "release":
         return this.#release(pass, plan.at);
@@ -139,7 +145,6 @@ export class SandboxController implements Controller {
         if (pod !== undefined) await answers.unbind(uidOf(pod));
         await this.#remove(key, observed.pod, pass.context.signal);
         await requests.answered(key, open);
-        memory.forget(key);
         return settled;
     }
   }
@@ -227,12 +232,18 @@ export class SandboxController implements Controller {
   async #remove(key: string, pod: Pod | undefined, signal: AbortSignal): Promise<void> {
     const { client, memory } = this.#deps;
     this.#hindrances.delete(key);
-    memory.removing(key, pod);
+    memory.forget(key);
     if (pod === undefined || isBeingDeleted(pod)) return;
     const uid = uidOf(pod);
     await unlessNotFound(
       client.delete(pods, pod.metadata, { uid, propagation: "Background", signal }),
     );
+  }
+
+  /** Of no matter while the session still asks for it, or has given it back. */
+  async #isBound(pod: Pod | undefined, { provision, release }: OpenRequests): Promise<boolean> {
+    if (pod === undefined || provision !== undefined || release !== undefined) return false;
+    return (await this.#deps.bindings.readBinding(uidOf(pod))) !== null;
   }
 
   /** The cache may be behind: what it lacks is asked for before a pod is taken away. */
@@ -255,6 +266,12 @@ export class SandboxController implements Controller {
 function isStranger(pod: Pod, snapshot: SessionSnapshot | null): boolean {
   const object = snapshot?.object;
   return object !== undefined && controllerOf(pod)?.uid !== object.uid;
+}
+
+/** For the log: to look again at a pod that already goes is no change. */
+function changesSomething(plan: Plan, { pod }: Observed): boolean {
+  if (plan.kind === "discard") return pod !== undefined && !isBeingDeleted(pod);
+  return plan.kind !== "nothing" && plan.kind !== "wait";
 }
 
 interface Pass {

@@ -1,17 +1,24 @@
 import { describe, expect, it } from "@jest/globals";
 import { aContainer, aSandboxPod } from "../../../test/builders/pods.ts";
 import type { SessionState } from "../../sessions/session-log.ts";
+import type { Pod } from "../kinds.ts";
 import { type Observed, planSandbox } from "./plan.ts";
 
 const NOW = Date.parse("2026-01-01T00:00:10Z");
 const provision = { requestId: "sevt_ask", firstSeen: NOW };
 const readyPod = () => aSandboxPod({ podIP: "10.0.0.9", containerStatuses: [aContainer()] });
 
+function terminating(): Pod {
+  const pod = readyPod();
+  return { ...pod, metadata: { ...pod.metadata, deletionTimestamp: "2026-01-01T00:00:15Z" } };
+}
+
 function observed(changes: Partial<Observed> = {}): Observed {
   return {
     now: NOW,
     sessionPresent: true,
     isolated: true,
+    bound: true,
     limits: { startDeadlineMs: 120_000, idleTimeoutMs: 300_000 },
     log: log("running", true),
     ...changes,
@@ -134,6 +141,31 @@ describe("a pod in use", () => {
       name: "whose session is gone goes",
       given: { sessionPresent: false },
       want: { kind: "discard" },
+    },
+    {
+      name: "that is deleted under it is lost",
+      given: { pod: terminating() },
+      want: { kind: "lose", trouble: { reason: "PodDeleted" } },
+    },
+    {
+      name: "that was unbound and ends is nobody's loss",
+      given: { pod: terminating(), bound: false },
+      want: { kind: "nothing" },
+    },
+    {
+      name: "that was unbound and ends is not released again",
+      given: { pod: terminating(), bound: false, log: log("idle", false, NOW - 300_000) },
+      want: { kind: "nothing" },
+    },
+    {
+      name: "that was unbound and is gone is nobody's loss",
+      given: { pod: undefined, vanished: readyPod(), bound: false },
+      want: { kind: "discard" },
+    },
+    {
+      name: "that was released and not yet deleted, when the process was killed, goes",
+      given: { bound: false, log: log("idle", false, NOW - 300_000) },
+      want: { kind: "release" },
     },
     {
       name: "that vanished is lost",

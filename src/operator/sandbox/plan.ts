@@ -1,3 +1,4 @@
+import { isBeingDeleted } from "../../kube/objects.ts";
 import type { Seq, SessionState } from "../../sessions/session-log.ts";
 import type { Pod } from "../kinds.ts";
 import { podDeleted, type Trouble, viewStart, whyLost } from "./pod-diagnosis.ts";
@@ -15,8 +16,10 @@ export interface Observed {
   release?: { requestId: string } | undefined;
   /** As the cache has it, or as it was made when the cache has not seen it yet. */
   pod?: Pod | undefined;
-  /** The last form of a pod that went away without us. */
+  /** The last form of a pod that is gone. */
   vanished?: Pod | undefined;
+  /** The session works in this pod: it was announced, and neither released nor told to be lost since. */
+  bound: boolean;
   /** Why the pod could not be made so far. */
   hindrance?: Trouble | undefined;
   /** The AgentSession is there and not being deleted. */
@@ -99,13 +102,19 @@ function late(trouble: Trouble, { startDeadlineMs }: Limits): Trouble {
   return { reason: trouble.reason, message };
 }
 
-function planUse({ pod, vanished, log, limits, now }: Observed): Plan {
+/**
+ * Only what the session works in can be lost to it. A pod that is not bound and goes was taken away
+ * by us: released, refused or given back, by this process or by the one before.
+ */
+function planUse({ pod, vanished, bound, log, limits, now }: Observed): Plan {
   if (pod === undefined) {
-    return vanished === undefined ? { kind: "nothing" } : { kind: "lose", trouble: podDeleted() };
+    if (vanished === undefined) return { kind: "nothing" };
+    return bound ? { kind: "lose", trouble: podDeleted() } : { kind: "discard" };
   }
   if (log === null || log.status === "terminated") return { kind: "discard" };
-  const trouble = whyLost(pod);
+  const trouble = bound ? whyLost(pod) : undefined;
   if (trouble !== undefined) return { kind: "lose", trouble };
+  if (isBeingDeleted(pod)) return { kind: "nothing" };
   // Suspended keeps everything.
   if (log.status === "suspended") return { kind: "nothing" };
   const unused = !log.leased && (log.status === "idle" || log.status === "quarantined");

@@ -5,16 +5,14 @@ import type { Pod } from "../kinds.ts";
 import { keyOfPod } from "./sandbox-key.ts";
 
 /**
- * What the cache of pods cannot say: a pod that was made and is not in it yet, and a pod that went
- * away without us. Without the first a stale cache would make a second pod; without the second a
- * deleted sandbox would never be announced.
+ * What the cache of pods cannot say: a pod that was made and is not in it yet, and a pod that is
+ * gone. Without the first a stale cache would make a second pod; without the second a sandbox that
+ * somebody deleted would never be announced.
  */
 export class PodMemory {
   readonly #pods: Informer<Pod>;
   readonly #made = new Map<string, Pod>();
   readonly #vanished = new Map<string, Pod>();
-  /** UIDs whose disappearance is our own doing. */
-  readonly #removed = new Set<string>();
 
   constructor(pods: Informer<Pod>) {
     this.#pods = pods;
@@ -26,7 +24,7 @@ export class PodMemory {
       if (key === undefined) return;
       const uid = uidOf(object);
       if (this.#made.get(key)?.metadata.uid === uid) this.#made.delete(key);
-      if (type === "deleted" && !this.#removed.delete(uid)) this.#vanished.set(key, object);
+      if (type === "deleted") this.#vanished.set(key, object);
     });
 
   made(key: string, pod: Pod): void {
@@ -42,13 +40,7 @@ export class PodMemory {
     return this.#vanished.get(key);
   }
 
-  /** We are about to delete it, or have said that it is gone. */
-  removing(key: string, pod: Pod | undefined): void {
-    this.#vanished.delete(key);
-    this.#made.delete(key);
-    if (pod !== undefined) this.#removed.add(uidOf(pod));
-  }
-
+  /** We are about to delete it, or have dealt with its end. */
   forget(key: string): void {
     this.#made.delete(key);
     this.#vanished.delete(key);

@@ -1,6 +1,9 @@
 import { ANNOTATIONS, LABELS } from "../../api/names.ts";
+import { apiVersionOf, type KubeObject, type OwnerReference } from "../../kube/objects.ts";
+import { controllerOf } from "../../kube/ownership.ts";
+import { isDerivedFrom } from "../../sessions/ids.ts";
 import type { SessionRef } from "../../sessions/session-log.ts";
-import type { Pod } from "../kinds.ts";
+import { agentSessions, type Pod } from "../kinds.ts";
 
 /** One generation of one hand of one session: what this controller's queue holds. */
 export interface Sandbox {
@@ -25,18 +28,34 @@ export const podIndexes = {
     const key = keyOfPod(pod);
     return key === undefined ? [] : [key];
   },
-  /** UID of the AgentSession. */
-  session: (pod: Pod) => [pod.metadata.labels?.[LABELS.session] ?? ""],
+  /** UID of the AgentSession. A label can be copied: only who is named as owner may delete the pod. */
+  session: (pod: Pod) => {
+    const owner = sessionOwnerOf(pod);
+    return owner === undefined ? [] : [owner.uid];
+  },
   namespace: (pod: Pod) => [pod.metadata.namespace ?? ""],
 } as const;
 
-/** Undefined for a pod that carries the label and is not of our making. */
+/**
+ * Undefined for a pod that carries the label and is not of our making: one that no AgentSession
+ * owns, or another than the one whose session it names.
+ */
 export function keyOfPod(pod: Pod): string | undefined {
   const { labels = {}, annotations = {}, namespace } = pod.metadata;
   const id = annotations[ANNOTATIONS.sessionId];
   const hand = annotations[LABELS.hand];
   const generation = Number(labels[LABELS.generation]);
   if (id === undefined || hand === undefined || namespace === undefined) return undefined;
+  const owner = sessionOwnerOf(pod);
+  if (owner === undefined || !isDerivedFrom(id, owner.uid)) return undefined;
   if (!Number.isSafeInteger(generation) || generation < 1) return undefined;
   return sandboxKey({ ref: { tenant: namespace, id }, hand, generation });
+}
+
+/** The AgentSession that owns the pod, so that the pod goes with it; undefined when none does. */
+export function sessionOwnerOf(pod: Pick<KubeObject, "metadata">): OwnerReference | undefined {
+  const owner = controllerOf(pod);
+  const isSession =
+    owner?.kind === agentSessions.kind && owner.apiVersion === apiVersionOf(agentSessions);
+  return isSession ? owner : undefined;
 }
