@@ -16,4 +16,4 @@ COPY --from=build /app/dist ./dist
 COPY package.json LICENSE ./
 COPY crds ./crds
 USER 10000:10000
-ENTRYPOINT ["node", "/app/dist/cmd/drover.js"]
+ENTRYPOINT ["node", "--disable-sigusr1", "/app/dist/cmd/drover.js"]

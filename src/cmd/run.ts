@@ -34,7 +34,11 @@ export async function runMain(
       credentials: localCredentials(env, options.credentials),
       localServers: options.allowServer,
       // The daemon is the file beside this one, as source or compiled.
-      sandboxCommand: [process.execPath, here.replace(/run(\.[jt]s)$/, "sandbox$1")],
+      sandboxCommand: [
+        process.execPath,
+        "--disable-sigusr1",
+        here.replace(/run(\.[jt]s)$/, "sandbox$1"),
+      ],
       nodeDirectory: dirname(process.execPath),
       installation,
       print: (line) => process.stdout.write(`${line}\n`),

@@ -1,12 +1,14 @@
+import { refuseDebugger } from "./debugger.ts";
 import { describeError, hasCode } from "./errors.ts";
 
 /**
  * Runs a process' main function: SIGTERM and SIGINT abort its signal, a second one ends it at
- * once. Exit codes: 0 ended or stopped well, 2 bad configuration, 1 anything else.
+ * once; a debugger is refused. Exit codes: 0 ended or stopped well, 2 bad configuration, 1 anything else.
  */
 export async function runProcess(
   main: (signal: AbortSignal) => Promise<number | undefined>,
 ): Promise<void> {
+  refuseDebugger();
   const stop = new AbortController();
   const onSignal = () => {
     if (stop.signal.aborted) process.exit(130);

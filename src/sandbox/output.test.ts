@@ -26,6 +26,28 @@ describe("decoding", () => {
   });
 });
 
+describe("cleaning", () => {
+  it("takes away control sequences and empty lines at the end, and no others", () => {
+    expect(cleanTerminalText("\u001B[31m\n\nred\u001B[0m\n\nx\n\n")).toBe("\n\nred\n\nx");
+    expect(cleanTerminalText("\n\n\n")).toBe("");
+  });
+
+  it.each([
+    { name: "empty lines", text: `${"\n".repeat(300_000)}x` },
+    { name: "beginnings of control sequences", text: "\u001B[1;".repeat(100_000) },
+    { name: "a control sequence that never ends", text: `\u001B[${"1".repeat(300_000)}` },
+    {
+      name: "one that has spaces too",
+      text: `\u001B[${"1".repeat(150_000)}${" ".repeat(150_000)}`,
+    },
+  ])("takes time that grows with the length only: $name", ({ text }) => {
+    const started = performance.now();
+    cleanTerminalText(text);
+
+    expect(performance.now() - started).toBeLessThan(1000);
+  });
+});
+
 describe("cuts", () => {
   it("never divide a surrogate pair", () => {
     const text = fc.string({ unit: "grapheme", maxLength: 40 });

@@ -36,7 +36,11 @@ export function decodeText(bytes: Buffer): string {
 
 /** What a terminal would leave of it: no escape sequences, no empty lines at the end. */
 export function cleanTerminalText(text: string): string {
-  return text.replace(ANSI, "").replace(/\n+$/, "");
+  const plain = text.replace(ANSI, "");
+  // Not `/\n+$/`: that looks at each line break once for each one before it, and output is foreign.
+  let end = plain.length;
+  while (plain[end - 1] === "\n") end -= 1;
+  return plain.slice(0, end);
 }
 
 export function fitsResult(text: string): boolean {

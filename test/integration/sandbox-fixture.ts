@@ -61,7 +61,7 @@ export class DaemonFixture {
 
   async start(): Promise<void> {
     const { publicJwk } = await signingKey;
-    const child = spawn(process.execPath, ["src/cmd/sandbox.ts"], {
+    const child = spawn(process.execPath, ["--disable-sigusr1", "src/cmd/sandbox.ts"], {
       env: {
         PATH: process.env["PATH"],
         DROVER_PUBLIC_KEYS: JSON.stringify({ keys: [publicJwk] }),

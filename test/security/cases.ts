@@ -14,7 +14,7 @@ export const CASES: Readonly<Record<string, string>> = {
   T10: "Host names that two parsers read differently",
   T12: "The caller brings a key of its own",
   T13: "A sandbox pod that mounts a secret, a token or the host",
-  T14: "Code in the sandbox looks for secrets of the processes around it",
+  T14: "Code in the sandbox looks for secrets of the processes around it, or tries to take them over",
   T16: "Clone, fetch and push with git, then a search for the token",
   T17: "Paths that lead a git request to another repository",
   T18: "A git server that redirects, or points elsewhere",

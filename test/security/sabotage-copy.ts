@@ -9,6 +9,8 @@ const COPIED = [
   "src",
   "test",
   "charts",
+  "Dockerfile",
+  "Dockerfile.sandbox",
   "crds",
   "deploy",
   "docs",

@@ -1,6 +1,7 @@
 import type { Sabotage } from "../sabotage.ts";
 
 const test = "test/security/t14-inside-the-sandbox.test.ts";
+const takeover = "test/security/t14-takeover.test.ts";
 
 export const sabotages: readonly Sabotage[] = [
   {
@@ -35,5 +36,32 @@ export const sabotages: readonly Sabotage[] = [
     find: "2>&1 198>&- 199<&-",
     replace: "2>&1",
     test,
+  },
+  {
+    case: "T14",
+    defence: "A debugger that the environment asked for is closed",
+    file: "src/runtime/debugger.ts",
+    find: "if (url() !== undefined) close();",
+    replace: "url();",
+    test: takeover,
+    name: "is not kept open",
+  },
+  {
+    case: "T14",
+    defence: "Our images start Node without its debugger",
+    file: "Dockerfile.sandbox",
+    find: '"node", "--disable-sigusr1",',
+    replace: '"node",',
+    test: takeover,
+    name: "before the first line of ours",
+  },
+  {
+    case: "T14",
+    defence: "Output of a command is read in time that grows with its length only",
+    file: "src/sandbox/output.ts",
+    find: 'while (plain[end - 1] === "\\n") end -= 1;',
+    replace: "end = plain.replace(/\\n+$/, '').length;",
+    test: takeover,
+    name: "empty lines",
   },
 ];
