@@ -106,6 +106,15 @@ export const LOSS_REASONS = [
   "ProcessEnded",
 ] as const satisfies readonly ConditionReason[];
 
+/** What can keep a running session from its sandbox, until its deadline, and may go by itself. */
+export const SANDBOX_WAITS = [
+  "ImagePullFailed",
+  "Unschedulable",
+  "QuotaExceeded",
+  "PodRefused",
+  "ConfigError",
+] as const satisfies readonly ConditionReason[];
+
 const REDIS_REASONS = [
   "RedisUnreachable",
   "RedisAuthFailed",
@@ -146,6 +155,7 @@ export const KIND_CONDITIONS: Readonly<
       "Suspended",
       "Stopped",
       "RedisUnreachable",
+      ...SANDBOX_WAITS,
       ...SESSION_STALLED,
     ],
     Reconciling: [...PROGRESS, "Pending", "RedisUnreachable"],

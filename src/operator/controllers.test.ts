@@ -156,6 +156,101 @@ describe("a sandbox given back while it is being announced", () => {
   });
 });
 
+describe("waiting for a sandbox", () => {
+  const readyOf = async (operator: Operator) =>
+    (await sessionOf(operator)).status?.conditions?.find(({ type }) => type === "Ready");
+  const quota = () =>
+    new KubeError('pods "hello" is forbidden: exceeded quota: q, requested: pods=1, used: pods=0', {
+      status: 403,
+      reason: "Forbidden",
+    });
+  const webhook = () =>
+    new KubeError('Internal error occurred: failed calling webhook "policy.example"', {
+      status: 500,
+      reason: "InternalError",
+    });
+
+  /** A session whose first status is written, and which asks for its first sandbox now. */
+  async function asking(operator: Operator): Promise<Lease> {
+    await started(operator);
+    const lease = await claim(operator);
+    await operator.clock.advance(40_000);
+    await ask(lease);
+    return lease;
+  }
+
+  it.each([
+    { name: "a quota", error: quota(), reason: "QuotaExceeded", words: "exceeded quota: q" },
+    { name: "a webhook", error: webhook(), reason: "PodRefused", words: "failed calling webhook" },
+  ])("for $name is said within 5 s, in its own words, and heals", async (given) => {
+    const operator = anOperator();
+    operator.kube.fail("create", "Pod", given.error, 1_000);
+    await asking(operator);
+    await operator.clock.advance(5_000);
+    const said = await readyOf(operator);
+    await operator.clock.advance(15_000);
+    operator.kube.stopFailing();
+    await operator.clock.advance(10_000);
+    await kubeletStarts(operator);
+    await operator.clock.advance(10_000);
+
+    const { reason, words } = given;
+    const note = expect.stringContaining(words);
+    expect(said).toMatchObject({ status: "False", reason, message: note });
+    expect(operator.events.filter((event) => event.type === "Warning")).toMatchObject([
+      { reason, note },
+    ]);
+    expect(await readyOf(operator)).toMatchObject({ status: "True", reason: "Running" });
+  });
+
+  it("for a node is said with the scheduler's words", async () => {
+    const operator = anOperator();
+    await asking(operator);
+    await operator.clock.advance(500);
+    const [pod] = await podsOf(operator);
+    const condition = { type: "PodScheduled", status: "False", message: "0/1 nodes available" };
+    await operator.kube.patchStatus(pods, pod?.metadata ?? { name: "" }, {
+      conditions: [{ ...condition, reason: "Unschedulable" }],
+    });
+    await operator.clock.advance(4_500);
+
+    expect(await readyOf(operator)).toMatchObject({
+      reason: "Unschedulable",
+      message: expect.stringContaining("0/1 nodes available"),
+    });
+  });
+
+  it("for a name that somebody's pod has is said with that pod's name", async () => {
+    const operator = await started(anOperator());
+    const lease = await claim(operator);
+    const name = anOperatorPodName(lease);
+    const metadata = { name, namespace: "team-a" };
+    const spec = { containers: [{ name: "evil" }] };
+    operator.kube.seed(pods, { apiVersion: "v1", kind: "Pod", metadata, spec });
+    await ask(lease);
+    await operator.clock.advance(5_500);
+
+    expect(await readyOf(operator)).toMatchObject({
+      reason: "PodRefused",
+      message: expect.stringContaining(`Pod "team-a/${name}" exists and is nobody's`),
+    });
+  });
+
+  it("costs no write when the sandbox comes up within 5 s", async () => {
+    const operator = anOperator();
+    await asking(operator);
+    await operator.clock.advance(4_000);
+    await kubeletStarts(operator);
+    await operator.clock.advance(60_000);
+
+    const writes = operator.kube.requestsOf("patchStatus", "AgentSession");
+    expect(JSON.stringify(writes)).not.toContain("waits for its sandbox");
+    // Pending, then Running.
+    expect(writes).toHaveLength(2);
+    expect(operator.events.map(({ reason }) => reason)).toEqual(["SandboxProvisioned"]);
+  });
+});
+
 describe("the end of a sandbox pod that takes its time", () => {
   const lossesIn = async (operator: Operator, lease: Lease) => {
     const losses: unknown[] = [];

@@ -28,6 +28,7 @@ import { SandboxController } from "./sandbox/controller.ts";
 import { PodMemory } from "./sandbox/pod-memory.ts";
 import { RequestFeed } from "./sandbox/request-feed.ts";
 import { createSandboxTemplateController } from "./sandbox-template/controller.ts";
+import { SandboxWaits } from "./sandbox-waits.ts";
 
 export interface OperatorDeps {
   client: KubeClient;
@@ -54,6 +55,7 @@ export function createControllers(deps: OperatorDeps): {
   const { client, caches, clock } = deps;
   const changes = createChangeFeed(deps);
   const requests = new RequestFeed(deps);
+  const waits = new SandboxWaits(deps);
   const isolation = new NamespaceIsolationController({
     client,
     installNamespace: deps.install.namespace,
@@ -88,9 +90,9 @@ export function createControllers(deps: OperatorDeps): {
         pods: caches.harnessPods,
       }),
       new EdgeController({ client, deployments: caches.deployments, install: deps.install }),
-      createSessionController(deps, changes),
+      createSessionController(deps, changes, waits),
       isolation,
-      createSandboxController(deps, requests, isolation),
+      createSandboxController(deps, { requests, isolation, waits }),
     ],
     leaderOnly: [
       { name: "state changes", run: (signal) => changes.run(signal) },
@@ -111,7 +113,11 @@ function createChangeFeed({ log, clock, logger, caches }: OperatorDeps): ChangeF
   });
 }
 
-function createSessionController(deps: OperatorDeps, changes: ChangeFeed): Controller {
+function createSessionController(
+  deps: OperatorDeps,
+  changes: ChangeFeed,
+  waits: SandboxWaits,
+): Controller {
   const { client, caches, clock, log, rng, events, metrics, install } = deps;
   const memory = new SessionMemory();
   const status = new StatusWriter({ client, events, metrics, memory, clock });
@@ -134,6 +140,7 @@ function createSessionController(deps: OperatorDeps, changes: ChangeFeed): Contr
     ...references,
     log,
     changes,
+    waits,
     start,
     deletion,
     status,
@@ -145,20 +152,24 @@ function createSessionController(deps: OperatorDeps, changes: ChangeFeed): Contr
 
 function createSandboxController(
   deps: OperatorDeps,
-  requests: RequestFeed,
-  isolation: NamespaceIsolationController,
+  parts: {
+    requests: RequestFeed;
+    isolation: NamespaceIsolationController;
+    waits: SandboxWaits;
+  },
 ): Controller {
   const { client, caches, log } = deps;
   return new SandboxController({
     client,
     log,
-    requests,
+    requests: parts.requests,
+    waits: parts.waits,
     bindings: deps.bindings,
     answers: new SandboxAnswers(deps),
     memory: new PodMemory(caches.sandboxPods),
     pods: caches.sandboxPods,
     sessions: caches.sessions,
-    isolated: (namespace) => isolation.isolated(namespace),
+    isolated: (namespace) => parts.isolation.isolated(namespace),
     publicKeys: deps.publicKeys,
     userNamespaces: deps.userNamespaces,
     clock: deps.clock,

@@ -15,6 +15,7 @@ import type { Rng } from "../../runtime/rng.ts";
 import type { OperatorLog, SessionRef, SessionState } from "../../sessions/session-log.ts";
 import { condition, inProgress, notWithoutHelp } from "../conditions.ts";
 import { type AgentSession, agentSessions } from "../kinds.ts";
+import type { SandboxWaits } from "../sandbox-waits.ts";
 import type { ChangeFeed } from "./change-feed.ts";
 import type { SessionDeletion } from "./deletion.ts";
 import {
@@ -29,6 +30,7 @@ import {
 } from "./plan.ts";
 import { pinnedPool, type ReferencesDeps } from "./references.ts";
 import { referencesNotChecked } from "./resolve.ts";
+import { isTrouble } from "./sandbox-wait.ts";
 import { type Pinned, pinnedOf, type SessionMemory } from "./session-memory.ts";
 import { sessionRefOf } from "./session-ref.ts";
 import type { SessionStart } from "./session-start.ts";
@@ -38,6 +40,7 @@ export interface AgentSessionControllerDeps extends ReferencesDeps {
   client: Pick<KubeClient, "get" | "delete">;
   log: Pick<OperatorLog, "emitEvents" | "statusOf" | "snapshotOf">;
   changes: ChangeFeed;
+  waits: Pick<SandboxWaits, "of" | "watch">;
   start: SessionStart;
   deletion: SessionDeletion;
   status: StatusWriter;
@@ -70,6 +73,7 @@ export class AgentSessionController implements Controller {
       watchMapped(deps.vaults, (_vault, key) => waitingFor("vault", key)),
       watchMapped(deps.pools, (_pool, key) => waitingFor("pool", refOf(key).name, mayNeedWorker)),
       deps.changes.watch,
+      deps.waits.watch,
     ];
   }
 
@@ -126,13 +130,18 @@ export class AgentSessionController implements Controller {
   }
 
   #observe(session: AgentSession, pinned: Pinned, log: SessionState): Observed {
-    const { changes, clock, memory } = this.#deps;
+    const { changes, clock, memory, waits } = this.#deps;
     const change = changes.openChange(pinned.sessionId);
     const describesNow = change?.status === log.status && change.why === log.why;
     const remembered = memory.of(session);
     const pool = pinnedPool(this.#deps, pinned.pool);
     const attended = (pool?.status?.readyReplicas ?? 0) > 0 || !needsWorker(session, log);
     remembered.unattendedSince = attended ? undefined : (remembered.unattendedSince ?? clock.now());
+    const sandboxWait = waits.of(pinned.sessionId);
+    const troubled = sandboxWait !== undefined && isTrouble(sandboxWait);
+    remembered.sandboxFineSince = troubled
+      ? undefined
+      : (remembered.sandboxFineSince ?? clock.now());
     return {
       session,
       now: clock.now(),
@@ -146,6 +155,8 @@ export class AgentSessionController implements Controller {
       asksForApproval: pinned.asksForApproval,
       unattendedSince: remembered.unattendedSince,
       poolPresent: pool !== undefined,
+      sandboxWait,
+      sandboxFineSince: remembered.sandboxFineSince,
     };
   }
 

@@ -1,6 +1,7 @@
 import type { RecordedEvent } from "../../kube/event-recorder.ts";
 import type { AgentSession } from "../kinds.ts";
 import { isCompleted } from "./plan.ts";
+import { troubleSaid } from "./sandbox-wait.ts";
 import type { WantedStatus } from "./status-of.ts";
 
 /** The Events that go with a status write: one for each thing that became so, none for what stays. */
@@ -17,6 +18,10 @@ export function eventsOf(session: AgentSession, wanted: WantedStatus): RecordedE
     );
   } else if (stalled?.status === "True" && wasStalled?.reason !== stalled.reason) {
     events.push(warning(stalled.reason, stalled.message));
+  }
+  const trouble = troubleSaid(wanted);
+  if (trouble !== undefined && trouble !== troubleSaid(session.status)) {
+    events.push(warning(trouble, find(wanted, "Ready")?.message ?? ""));
   }
   if (completed?.reason === "Resumed") events.push(normal("SessionResumed", completed.message));
   if (wanted.state !== session.status?.state) {

@@ -3,6 +3,7 @@ import { aSession, CREATED_MS } from "../../../test/builders/kinds.ts";
 import { aSnapshot } from "../../../test/builders/snapshot.ts";
 import type { SessionState } from "../../sessions/session-log.ts";
 import type { AgentSession } from "../kinds.ts";
+import type { SandboxWait } from "../sandbox-waits.ts";
 import {
   NO_HARNESS_MS,
   needsWorker,
@@ -155,6 +156,68 @@ describe("status", () => {
     const session = written(observed({ log: log("idle", "end_turn") }));
 
     expect(ready(observed({ session, log: log("running") }))).toContain("False/Resumed");
+  });
+
+  describe("that waits for a sandbox", () => {
+    const full = "exceeded quota: q, used: pods=1, limited: pods=1";
+    const wait = (ago: number, reason: SandboxWait["reason"] = "QuotaExceeded") => ({
+      sandboxWait: { reason, message: full, since: NOW - ago },
+      lastWriteAt: NOW - 1 * S,
+    });
+    const message = (session: AgentSession) =>
+      session.status?.conditions?.find(({ type }) => type === "Ready")?.message;
+    const said = () =>
+      written(observed({ ...wait(4 * S), session: written(observed({ log: log("created") })) }));
+
+    it("says so in the cluster's own words within 5 s, and its last write does not delay that", () => {
+      const session = written(observed());
+      const given = observed({ session, ...wait(4 * S) });
+
+      expect(ready(given)).toBe("False/QuotaExceeded False False/Progressing");
+      expect(message(written(given))).toBe(`waits for its sandbox: ${full}`);
+    });
+
+    it("writes nothing of a wait that is shorter, and looks again when it is not", () => {
+      const given = observed({ session: written(observed()), ...wait(3 * S) });
+
+      expect(planStatus(given)).toEqual({ kind: "unchanged" });
+      expect(nextLook(given, planStatus(given))).toBe(NOW + 1 * S);
+    });
+
+    it("stays Ready while the sandbox is only slow, with a message", () => {
+      const given = observed(wait(5 * S, "StartDeadlineExceeded"));
+
+      expect(ready({ ...given, lastWriteAt: NOW - 30 * S })).toContain("True/Running");
+      expect(planStatus({ ...given, session: written(observed()) }).kind).toBe("later");
+    });
+
+    it("says changed words no sooner than any other change", () => {
+      const given = observed({ session: said(), ...wait(9 * S) });
+      const sandboxWait = { ...wait(9 * S).sandboxWait, message: "exceeded quota: r" };
+
+      expect(planStatus({ ...given, sandboxWait })).toEqual({ kind: "later", at: NOW + 29 * S });
+    });
+
+    it("heals by itself five seconds after the trouble is over", () => {
+      const over = (ago: number) =>
+        observed({ session: said(), lastWriteAt: NOW - 6 * S, sandboxFineSince: NOW - ago });
+
+      expect(planStatus(over(2 * S))).toEqual({ kind: "later", at: NOW + 3 * S });
+      expect(ready(over(5 * S))).toContain("True/Running");
+    });
+
+    it("keeps saying it while a new process has not seen the same trouble for long enough", () => {
+      const given = observed({ session: said(), ...wait(1 * S) });
+
+      expect(planStatus(given)).toEqual({ kind: "later", at: NOW + 3 * S });
+    });
+
+    it.each([
+      { log: log("idle", "end_turn"), says: "True/Idle" },
+      { log: log("suspended"), says: "False/Progressing" },
+    ])("does not say it when the log is $log.status: $says", ({ log: state, says }) => {
+      expect(ready(observed({ ...wait(60 * S), log: state, lastWriteAt: 0 }))).toContain(says);
+    });
   });
 
   describe("without a worker in its pool", () => {

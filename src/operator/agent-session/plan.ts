@@ -6,7 +6,9 @@ import type { SessionEventData } from "../../protocol/session-event.ts";
 import type { SessionState } from "../../sessions/session-log.ts";
 import { notWithoutHelp, type Wanted } from "../conditions.ts";
 import type { AgentSession } from "../kinds.ts";
+import type { SandboxWait } from "../sandbox-waits.ts";
 import type { ResolvedNames } from "./resolve.ts";
+import { showsFrom, troubleSaid, withSandboxWait } from "./sandbox-wait.ts";
 import { statusFor, type WantedStatus } from "./status-of.ts";
 
 /**
@@ -37,6 +39,10 @@ export interface Observed {
   asksForApproval: boolean;
   /** Since when this process sees that the session needs a worker and its pool has none ready. */
   unattendedSince?: number | undefined;
+  /** What keeps its sandbox from it. */
+  sandboxWait?: SandboxWait | undefined;
+  /** Since when this process knows of no trouble with its sandboxes. */
+  sandboxFineSince?: number | undefined;
   /** The pool that the session was made for is there. One made again by that name is another. */
   poolPresent: boolean;
 }
@@ -104,7 +110,7 @@ export type StatusPlan =
   | { kind: "later"; at: number };
 
 export function planStatus(observed: Observed): StatusPlan {
-  const { session, now } = observed;
+  const { session, now, log } = observed;
   const wanted = wantedStatus(observed);
   const status = buildStatus(observed, wanted);
   if (isDeepStrictEqual(withoutUndefined(session.status ?? {}), withoutUndefined(status))) {
@@ -113,6 +119,13 @@ export function planStatus(observed: Observed): StatusPlan {
   const written = session.status?.observedGeneration ?? -1;
   const specChanged = written >= 0 && written !== session.metadata.generation;
   if (wanted.final || specChanged) return { kind: "write", status, wanted };
+  const before = troubleSaid(session.status);
+  const trouble = troubleSaid(status);
+  if (trouble !== undefined && trouble !== before) return { kind: "write", status, wanted };
+  if (trouble === undefined && before !== undefined && log.status === "running") {
+    const from = troubleOverFrom(observed);
+    return from <= now ? { kind: "write", status, wanted } : { kind: "later", at: from };
+  }
   const gap = observed.lastWriteAt === undefined ? 0 : observed.lastWriteAt + WRITE_GAP_MS;
   const at = Math.max(observed.since + SETTLE_MS, gap);
   return at <= now ? { kind: "write", status, wanted } : { kind: "later", at };
@@ -126,7 +139,11 @@ function wantedStatus(observed: Observed): WantedStatus {
     asksForApproval: observed.asksForApproval,
     wasCompleted: isCompleted(session),
   });
-  if (noHarnessFrom(observed) > observed.now) return wanted;
+  if (noHarnessFrom(observed) > observed.now) {
+    const { sandboxWait } = observed;
+    const waits = sandboxWait !== undefined && sandboxWaitFrom(observed) <= observed.now;
+    return waits ? withSandboxWait(wanted, sandboxWait) : wanted;
+  }
   const pool = observed.resolved.pool;
   const message = observed.poolPresent
     ? `no worker of harness pool "${pool}" is ready; look at its pods, or scale it with kubectl scale harnesspool ${pool}`
@@ -139,6 +156,18 @@ function wantedStatus(observed: Observed): WantedStatus {
     ],
     final: true,
   };
+}
+
+/** Epoch ms from which its wait for a sandbox is to be shown; infinite when it does not wait. */
+function sandboxWaitFrom({ session, log, sandboxWait }: Observed): number {
+  const runs = log.status === "running" && session.spec.operatingMode === "Running";
+  return runs && sandboxWait !== undefined ? showsFrom(sandboxWait) : Number.POSITIVE_INFINITY;
+}
+
+/** What the operator's previous process said stays until this one has had time to find it again. */
+function troubleOverFrom({ sandboxFineSince, sandboxWait, now }: Observed): number {
+  if (sandboxFineSince !== undefined) return sandboxFineSince + SETTLE_MS;
+  return sandboxWait === undefined ? now : showsFrom(sandboxWait);
 }
 
 /** Epoch ms from which the session counts as without workers; infinite when it needs none, or has one. */
@@ -216,7 +245,7 @@ export function nextLook(observed: Observed, status: StatusPlan): number | undef
     times.push(deadlineOf(observed.session));
   }
   if (status.kind === "later") times.push(status.at);
-  times.push(noHarnessFrom(observed));
+  times.push(noHarnessFrom(observed), sandboxWaitFrom(observed));
   const next = Math.min(...times.filter((time) => time > observed.now));
   return Number.isFinite(next) ? next : undefined;
 }

@@ -21,6 +21,8 @@ export interface Remembered {
   lastWriteAt?: number;
   /** Since when the session needs a worker and its pool has none. */
   unattendedSince?: number | undefined;
+  /** Since when nothing is known to keep a sandbox from it. */
+  sandboxFineSince?: number | undefined;
 }
 
 /** What this process remembers between passes; all of it can be found again or done without. */

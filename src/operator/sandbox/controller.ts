@@ -16,8 +16,9 @@ import type { Jwks } from "../../protocol/tokens.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { OperatorLog, Seq } from "../../sessions/session-log.ts";
 import { type AgentSession, agentSessions, type Pod, pods } from "../kinds.ts";
+import type { SandboxWaits } from "../sandbox-waits.ts";
 import type { SandboxAnswers } from "./answers.ts";
-import { refusalOf } from "./create-refusal.ts";
+import { admissionTrouble, refusalOf } from "./create-refusal.ts";
 import { type Observed, type Plan, planSandbox } from "./plan.ts";
 import { buildSandboxPod } from "./pod.ts";
 import type { Trouble } from "./pod-diagnosis.ts";
@@ -32,6 +33,7 @@ export interface SandboxControllerDeps {
   bindings: BindingReader;
   answers: SandboxAnswers;
   memory: PodMemory;
+  waits: Pick<SandboxWaits, "waiting" | "over">;
   /** Sandbox pods, with `podIndexes`. */
   pods: Informer<Pod>;
   sessions: Informer<AgentSession>;
@@ -114,11 +116,13 @@ export class SandboxController implements Controller {
     const { key, sandbox, open, plan, observed, snapshot } = pass;
     const { answers, requests } = this.#deps;
     const pod = observed.pod ?? observed.vanished;
+    if (plan.kind !== "wait" && plan.kind !== "create") this.#deps.waits.over(sandbox);
     switch (plan.kind) {
       case "nothing":
         return plan.recheckAfterMs === undefined ? settled : settledFor(plan.recheckAfterMs);
       case "wait":
-        return waiting("Progressing", plan.retryAfterMs, plan.message);
+        this.#waits(pass, plan.trouble);
+        return waiting("Progressing", plan.retryAfterMs, plan.trouble.message);
       case "create":
         return this.#create(pass);
       case "bind":
@@ -196,18 +200,34 @@ export class SandboxController implements Controller {
       this.#deps.memory.made(key, await this.#createOrTake(wanted, context.signal));
     } catch (error) {
       const refusal = refusalOf(error);
-      if (refusal === undefined) throw error;
+      if (refusal === undefined) {
+        const trouble = admissionTrouble(error);
+        if (trouble !== undefined) this.#hinder(pass, trouble);
+        throw error;
+      }
       if (refusal.kind === "namespace-gone") {
         await this.#deps.requests.answered(key, open);
         return settled;
       }
-      this.#hindrances.set(key, refusal.trouble);
       if (refusal.kind === "later") {
+        this.#hinder(pass, refusal.trouble);
         return waiting(refusal.trouble.reason, QUOTA_RETRY_MS, refusal.trouble.message);
       }
       return this.#apply({ ...pass, plan: { kind: "refuse", trouble: refusal.trouble } });
     }
+    this.#waits(pass, { reason: "StartDeadlineExceeded", message: "its pod is made" });
     return waiting("Progressing", observed.limits.startDeadlineMs, "the pod is made");
+  }
+
+  /** Kept for the answer when the deadline passes, and shown meanwhile. */
+  #hinder(pass: Pass, trouble: Trouble): void {
+    this.#hindrances.set(pass.key, trouble);
+    this.#waits(pass, trouble);
+  }
+
+  #waits({ sandbox, snapshot }: Pass, trouble: Trouble): void {
+    const object = snapshot?.object?.name;
+    if (object !== undefined) this.#deps.waits.waiting(sandbox, object, trouble);
   }
 
   /**
@@ -268,8 +288,9 @@ function isStranger(pod: Pod, snapshot: SessionSnapshot | null): boolean {
   return object !== undefined && controllerOf(pod)?.uid !== object.uid;
 }
 
-/** For the log: to look again at a pod that already goes is no change. */
-function changesSomething(plan: Plan, { pod }: Observed): boolean {
+/** For the log: neither another look at a pod that already goes nor another try is a change. */
+function changesSomething(plan: Plan, { pod, hindrance }: Observed): boolean {
+  if (plan.kind === "create") return hindrance === undefined;
   if (plan.kind === "discard") return pod !== undefined && !isBeingDeleted(pod);
   return plan.kind !== "nothing" && plan.kind !== "wait";
 }

@@ -1,4 +1,10 @@
-import { isForbidden, isInvalid, isNamespaceTerminating, isNotFound } from "../../kube/errors.ts";
+import {
+  isForbidden,
+  isInvalid,
+  isKubeError,
+  isNamespaceTerminating,
+  isNotFound,
+} from "../../kube/errors.ts";
 import { isForeignObject } from "../../kube/ownership.ts";
 import { describeError } from "../../runtime/errors.ts";
 import type { Trouble } from "./pod-diagnosis.ts";
@@ -10,6 +16,12 @@ export type Refusal =
   | { kind: "never"; trouble: Trouble }
   /** The namespace goes away, and with it everybody who could want the pod. */
   | { kind: "namespace-gone" };
+
+/** A webhook or policy that cannot answer: the API server tells which, and the next try may pass. */
+export function admissionTrouble(error: unknown): Trouble | undefined {
+  if (!isKubeError(error) || error.status !== 500) return undefined;
+  return { reason: "PodRefused", message: describeError(error) };
+}
 
 /** Undefined for an error that says nothing about this pod. */
 export function refusalOf(error: unknown): Refusal | undefined {

@@ -48,7 +48,7 @@ export type Plan =
   | { kind: "release"; at: Seq }
   /** Nobody needs to hear of it: the pod goes. */
   | { kind: "discard" }
-  | { kind: "wait"; message: string; retryAfterMs: number }
+  | { kind: "wait"; trouble: Trouble; retryAfterMs: number }
   | { kind: "nothing"; recheckAfterMs?: number };
 
 const ISOLATION_POLL_MS = 250;
@@ -77,7 +77,7 @@ function planStart(observed: Observed, provision: { firstSeen: number }): Plan {
     case "failed":
       return { kind: "refuse", trouble: view.trouble };
     case "starting":
-      if (left > 0) return { kind: "wait", message: view.trouble.message, retryAfterMs: left };
+      if (left > 0) return { kind: "wait", trouble: view.trouble, retryAfterMs: left };
       return { kind: "refuse", trouble: late(view.trouble, limits) };
   }
 }
@@ -92,7 +92,7 @@ function planCreation(observed: Observed, left: number): Plan {
       : "the network isolation of sandboxes is not in place in this namespace",
   };
   if (left > 0) {
-    return { kind: "wait", message: trouble.message, retryAfterMs: ISOLATION_POLL_MS };
+    return { kind: "wait", trouble, retryAfterMs: ISOLATION_POLL_MS };
   }
   return { kind: "refuse", trouble: late(trouble, limits) };
 }
