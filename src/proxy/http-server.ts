@@ -1,4 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { Socket } from "node:net";
+import type { Duplex } from "node:stream";
 import { AppError, codeOf } from "../runtime/errors.ts";
 import { MAX_HEADERS, SIZES, TIMEOUTS } from "./limits.ts";
 import type { ProxyMetrics, UNSERVED } from "./metrics.ts";
@@ -8,8 +10,8 @@ export interface CallerServerOptions {
   metrics: Pick<ProxyMetrics, "unserved">;
   /** For a whole request; 0 where a role bounds it. */
   requestTimeoutMs: number;
-  /** Connections beyond them are closed at once. */
-  maxConnections?: number;
+  /** Connections beyond them are closed at once; without it there is no limit. */
+  connections?: { max: number; maxOfOneAddress: number };
 }
 
 /** What harness or sandbox talks to: strict HTTP, limits on headers, refusals counted. */
@@ -32,14 +34,44 @@ export function createCallerServer(options: CallerServerOptions): Server {
     },
   );
   server.maxHeadersCount = MAX_HEADERS;
-  if (options.maxConnections !== undefined) server.maxConnections = options.maxConnections;
+  if (options.connections !== undefined) limitConnections(server, options.connections, metrics);
   server.on("clientError", (error, socket) => {
     const { reason, status } = UNSERVED_BY_CODE[codeOf(error) ?? ""] ?? NOT_HTTP;
     metrics.unserved.inc({ reason });
-    if (socket.writable) socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\n\r\n`);
-    else socket.destroy();
+    if (socket.writable) socket.write(`HTTP/1.1 ${status}\r\nConnection: close\r\n\r\n`);
+    destroySoon(socket);
   });
   return server;
+}
+
+/** Sends what was written and closes both sides: a half-closed connection would keep its place. */
+function destroySoon(socket: Duplex): void {
+  if (socket instanceof Socket) socket.destroySoon();
+  else socket.destroy();
+}
+
+/** Counted before anything is read, so that who only connects cannot take the places of others. */
+function limitConnections(
+  server: Server,
+  { max, maxOfOneAddress }: { max: number; maxOfOneAddress: number },
+  metrics: Pick<ProxyMetrics, "unserved">,
+): void {
+  const open = new Map<string, number>();
+  server.maxConnections = max;
+  server.on("drop", () => metrics.unserved.inc({ reason: "too_many_connections" }));
+  server.prependListener("connection", (socket: Socket) => {
+    const address = socket.remoteAddress ?? "";
+    const count = (open.get(address) ?? 0) + 1;
+    open.set(address, count);
+    socket.once("close", () => {
+      const left = (open.get(address) ?? 1) - 1;
+      if (left === 0) open.delete(address);
+      else open.set(address, left);
+    });
+    if (count <= maxOfOneAddress) return;
+    metrics.unserved.inc({ reason: "too_many_connections" });
+    socket.destroy();
+  });
 }
 
 /** Resolves to the port; 0 picks a free one. */

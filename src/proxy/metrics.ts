@@ -90,7 +90,13 @@ export function createProxyMetrics(registry: Registry, roles = SIDECAR_ROLES) {
 }
 
 /** Why a request got an answer before it was clear which role it is for. */
-export const UNSERVED = ["no_route", "not_http", "headers_too_large", "late"] as const;
+export const UNSERVED = [
+  "no_route",
+  "not_http",
+  "headers_too_large",
+  "late",
+  "too_many_connections",
+] as const;
 
 function createUnserved(registers: Registry[]) {
   const unserved = new Counter({

@@ -43,10 +43,26 @@ export class SandboxTokenCheck {
     authorization: string | undefined,
     remoteAddress: string | undefined,
   ): Promise<SandboxCaller> {
-    const { keys, bindings, leases, clock } = this.#deps;
+    const { keys, clock } = this.#deps;
     const token = bearerToken(authorization, "sandbox");
     const jwks = await keys.withKey(keyId(token));
     const claims = await verifyToken(jwks, AUDIENCES.sandbox, sandboxClaims, token, clock.now());
+    await this.confirm(claims);
+    if (plainAddress(remoteAddress ?? "") !== plainAddress(claims.ip)) {
+      throw new AppError(
+        "FORBIDDEN",
+        `the sandbox token is of sandbox "${claims.sbx}" and is not taken from another address`,
+      );
+    }
+    return { claims, session: { id: claims.sub, token: new Secret(token) } };
+  }
+
+  /**
+   * Whether the token's binding still stands and its session lives: read now. Throws SESSION_CLOSED,
+   * SESSION_NOT_FOUND or FORBIDDEN when not, UNAVAILABLE or TIMEOUT while it cannot be read.
+   */
+  async confirm(claims: SandboxClaims): Promise<void> {
+    const { bindings, leases, clock } = this.#deps;
     const [binding, lease] = await withDeadline(
       clock,
       TIMEOUTS.storeMs,
@@ -59,13 +75,6 @@ export class SandboxTokenCheck {
     );
     const problem = bindingProblem(claims, binding, lease);
     if (problem !== undefined) throw problem;
-    if (plainAddress(remoteAddress ?? "") !== plainAddress(claims.ip)) {
-      throw new AppError(
-        "FORBIDDEN",
-        `the sandbox token is of sandbox "${claims.sbx}" and is not taken from another address`,
-      );
-    }
-    return { claims, session: { id: claims.sub, token: new Secret(token) } };
   }
 }
 

@@ -25,6 +25,7 @@ import { MODEL_ROUTES, modelErrorBody } from "./roles/model/policy.ts";
 import { ModelRole } from "./roles/model/upstream.ts";
 import { type CredentialReport, SessionCredentials } from "./session-credentials.ts";
 import { SessionSnapshots } from "./session-snapshots.ts";
+import { StreamWatch } from "./stream-watch.ts";
 import { PublicKeys, SessionTokenCheck } from "./token.ts";
 
 export interface ProxyDeps {
@@ -79,6 +80,8 @@ export function createProxyServer(deps: ProxyDeps): ProxyServer {
     clock,
     metrics,
   });
+  // One for both roles: a model's answer outlives its token, and a tool call may show a newer one.
+  const watch = new StreamWatch({ tokens, clock });
   const app = new ProxyApp({
     deps,
     tokens,
@@ -90,10 +93,12 @@ export function createProxyServer(deps: ProxyDeps): ProxyServer {
       snapshots,
       credentials,
       poolKey: new PoolModelKey({ reader: deps.model.poolKey, clock }),
+      watch,
       onRedaction: () => metrics.redactions.inc({ role: "model" }),
     }),
     mcp: new McpRole({
       tokens,
+      watch,
       snapshots,
       credentials,
       agent: mcpAgent,

@@ -21,8 +21,10 @@ export const CASES: Readonly<Record<string, string>> = {
   T22: "Line breaks in what becomes a header",
   T23: "Events forged inside a stream of events",
   T25: "Two hundred sessions on one server at once",
+  T29: "Connections that take the places of others",
   T32: "Headers of the caller that must not reach the server",
   T36: "A vault that is sealed, slow, broken or forged",
+  T37: "What is under way when its session, binding or credential is taken away",
   T41: "Redis users that reach for what is not theirs",
   T52: "What each service account may do, against the list",
 };

@@ -23,7 +23,11 @@ import { checkForeignCredentials } from "./foreign-credentials.ts";
 
 /** Of the requests that run at one time, so that no tenant can take an edge from the others. */
 const TENANT_SHARE = 0.5;
-const MAX_CONNECTIONS = 4096;
+const CONNECTIONS = {
+  max: 4096,
+  /** Git opens a few for each command; a sandbox has an address of its own. */
+  maxOfOneAddress: 64,
+};
 /** A minute, from one address: requests without a token that holds. */
 const STRANGERS_PER_MINUTE = 60;
 
@@ -63,9 +67,15 @@ export function createEdgeServer(deps: EdgeDeps): EdgeServer {
   const { clock, metrics } = deps;
   const keys = new PublicKeys({ issuer: deps.issuer, clock });
   const agent = createGuardedAgent({ listed: new Set(deps.inClusterServers) });
+  const tokens = new SandboxTokenCheck({
+    keys,
+    bindings: deps.bindings,
+    leases: deps.leases,
+    clock,
+  });
   const app = new EdgeApp({
     deps,
-    tokens: new SandboxTokenCheck({ keys, bindings: deps.bindings, leases: deps.leases, clock }),
+    tokens,
     limits: new RequestLimits({ ...deps, tenantShare: TENANT_SHARE }),
     strangers: new RequestLimits({
       ...deps,
@@ -73,6 +83,7 @@ export function createEdgeServer(deps: EdgeDeps): EdgeServer {
       who: "this address, without a token that holds,",
     }),
     git: new GitRole({
+      tokens,
       snapshots: new SessionSnapshots({ reader: deps.snapshots, clock }),
       credentials: new SessionCredentials({
         source: deps.credentials,
@@ -93,7 +104,7 @@ export function createEdgeServer(deps: EdgeDeps): EdgeServer {
     metrics,
     // A push lasts as long as it lasts; its silences are bounded where it is read.
     requestTimeoutMs: 0,
-    maxConnections: MAX_CONNECTIONS,
+    connections: CONNECTIONS,
   });
   return {
     listen: async (at) => await listenAt(server, at),

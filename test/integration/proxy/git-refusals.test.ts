@@ -214,9 +214,12 @@ describe("who may ask", () => {
     const rig = await GitRig.start(cleanups, { token: TOKEN });
     const status = async () => (await fetch(`${rig.url}${routes[0]}`)).status;
 
-    for (let each = 0; each < 60; each += 1) expect(await status()).toBe(403);
+    const seen: number[] = [];
+    // Each second that the requests take, one more is let in.
+    while (seen.at(-1) !== 429 && seen.length < 200) seen.push(await status());
 
-    expect(await status()).toBe(429);
+    expect(seen.length).toBeGreaterThan(60);
+    expect(new Set(seen)).toEqual(new Set([403, 429]));
     rig.ahead += 1001;
     expect(await status()).toBe(403);
     expect(rig.uses).toEqual([]);

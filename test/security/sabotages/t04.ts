@@ -15,8 +15,8 @@ export const sabotages: readonly Sabotage[] = [
     case: "T04",
     defence: "The body of the model's answer is searched, errors too",
     file: "src/proxy/roles/model/upstream.ts",
-    find: "await exchange.write(stream.push(chunk));",
-    replace: "await exchange.write(chunk);",
+    find: "await exchange.write(stream.push(chunk), until);",
+    replace: "await exchange.write(chunk, until);",
     test,
   },
   {

@@ -24,8 +24,8 @@ export const sabotages: readonly Sabotage[] = [
   {
     case: "T05",
     defence: "A stream is held against the lease for as long as it is open",
-    file: "src/proxy/roles/mcp/stream-watch.ts",
-    find: "end.abort(endOf(watched, problem));",
+    file: "src/proxy/use-watch.ts",
+    find: "end.abort(endOf(problem));",
     replace: "",
     test,
     name: "ends on both sides",
@@ -33,9 +33,9 @@ export const sabotages: readonly Sabotage[] = [
   {
     case: "T05",
     defence: "A stream is held against the credential that it was opened with",
-    file: "src/proxy/roles/mcp/stream-watch.ts",
-    find: "await this.#checkCredential(watched, caller);",
-    replace: "",
+    file: "src/proxy/stream-watch.ts",
+    find: "await this.#checkCredential(watched, this.#newest(watched.caller)),",
+    replace: "{},",
     test,
     name: "credential was taken away",
   },

@@ -9,11 +9,12 @@ import type { AuditLog } from "../../audit.ts";
 import type { Exchange } from "../../exchange.ts";
 import { type Outcome, outcomeOf } from "../../metrics.ts";
 import { Redactor } from "../../redaction.ts";
-import type { SandboxCaller } from "../../sandbox-token.ts";
+import type { SandboxCaller, SandboxTokenCheck } from "../../sandbox-token.ts";
 import type { SessionCredentials } from "../../session-credentials.ts";
 import type { SessionSnapshots } from "../../session-snapshots.ts";
 import { unusableAnswer, upstreamError } from "../../upstream-errors.ts";
 import { parseServerUrl } from "../../url-match.ts";
+import { whileAllowed } from "../../use-watch.ts";
 import { GIT_TIMEOUTS, type GitSizes } from "./limits.ts";
 import { type AnswerKind, relayPackets } from "./packet-relay.ts";
 import { type PushRequest, pushReport, readPush } from "./receive-pack.ts";
@@ -23,6 +24,7 @@ import type { GitRoute } from "./routes.ts";
 import { askGitHost, type GitAsk, type Upstream } from "./upstream.ts";
 
 export interface GitRoleDeps {
+  tokens: Pick<SandboxTokenCheck, "confirm">;
   snapshots: Pick<SessionSnapshots, "get">;
   credentials: Pick<SessionCredentials, "forRepository">;
   audit: Pick<AuditLog, "check">;
@@ -74,8 +76,29 @@ export class GitRole {
       GIT_TIMEOUTS.transferMs,
       "the transfer takes longer than an hour",
       exchange.signal,
-      async (signal) =>
-        await this.#visit({ exchange, caller, route, snapshot, repository, signal }),
+      async (signal) => {
+        const visit = { exchange, caller, route, snapshot, repository, signal };
+        return await this.#whileBound(visit, async (ended) => {
+          return await this.#visit({ ...visit, signal: AbortSignal.any([signal, ended]) });
+        });
+      },
+    );
+  }
+
+  /** A push that began before its session, its binding or its credential was taken away does not land. */
+  async #whileBound(
+    visit: Visit,
+    work: (ended: AbortSignal) => Promise<Outcome>,
+  ): Promise<Outcome> {
+    const { tokens, clock } = this.#deps;
+    return await whileAllowed(
+      clock,
+      {
+        confirm: async () => await tokens.confirm(visit.caller.claims),
+        checkCredential: async () => void (await this.#credentialOf(visit)),
+        endOf: (problem) => brokenOff(visit.repository, problem),
+      },
+      work,
     );
   }
 
@@ -190,13 +213,15 @@ export class GitRole {
     }
   }
 
-  async #upstream({ exchange, caller, snapshot, repository }: Visit): Promise<Upstream> {
+  async #credentialOf({ caller, snapshot, repository }: Visit) {
     const url = parseServerUrl(repository.url.replace(/\.git$/, ""));
-    const { credential, nearMisses } = await this.#deps.credentials.forRepository(
-      snapshot,
-      caller.session,
-      url,
-    );
+    const found = await this.#deps.credentials.forRepository(snapshot, caller.session, url);
+    return { url, ...found };
+  }
+
+  async #upstream(visit: Visit): Promise<Upstream> {
+    const { exchange, repository } = visit;
+    const { url, credential, nearMisses } = await this.#credentialOf(visit);
     const onHit = () => {
       exchange.use.redactions += 1;
       this.#deps.onRedaction();
@@ -300,6 +325,13 @@ export class GitRole {
     );
     return outcome;
   }
+}
+
+function brokenOff({ name }: Repository, problem: unknown): AppError {
+  const { code, message } =
+    problem instanceof AppError ? problem : new AppError("INTERNAL", "it could not be checked");
+  const text = `the transfer of repository "${name}" is broken off: ${message}`;
+  return new AppError(code, text, { cause: problem, details: { outcome: "unknown" } });
 }
 
 function headersOf(route: GitRoute): Record<string, string> {

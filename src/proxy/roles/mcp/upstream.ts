@@ -6,6 +6,7 @@ import type { AuditLog } from "../../audit.ts";
 import type { Exchange } from "../../exchange.ts";
 import { SIZES, TIMEOUTS } from "../../limits.ts";
 import { type Outcome, outcomeOf } from "../../metrics.ts";
+import { isConnectAgain, type StreamWatch } from "../../stream-watch.ts";
 import type { Caller, SessionTokenCheck } from "../../token.ts";
 import {
   checkAnswer,
@@ -23,11 +24,11 @@ import { readBody, refusedMessage } from "./request-body.ts";
 import { buildMcpHeaders } from "./request-headers.ts";
 import type { IdOwner, SealedIds } from "./sealed-ids.ts";
 import { ServerRefusals } from "./server-refusals.ts";
-import { isConnectAgain, StreamWatch } from "./stream-watch.ts";
 import { findTarget, type Target, type TargetDeps } from "./target.ts";
 
 export interface McpRoleDeps extends TargetDeps {
   tokens: Pick<SessionTokenCheck, "confirm">;
+  watch: StreamWatch;
   agent: Dispatcher;
   sealedIds: SealedIds;
   audit: Pick<AuditLog, "check" | "record">;
@@ -60,11 +61,8 @@ export class McpRole {
   readonly #deps: McpRoleDeps;
   /** One listening stream per session and server; a new one replaces the old. */
   readonly #listening = new Map<string, AbortController>();
-  readonly #watch: StreamWatch;
-
   constructor(deps: McpRoleDeps) {
     this.#deps = deps;
-    this.#watch = new StreamWatch(deps);
   }
 
   async serve(exchange: Exchange, caller: Caller, server: string): Promise<Outcome> {
@@ -137,7 +135,7 @@ export class McpRole {
     }
     const target = await findTarget(this.#deps, exchange, caller, server, message);
     const sent = withoutRefusedCapabilities(body);
-    return await this.#watch.during({ caller, target, isListening: false }, async (ended) => {
+    return await this.#deps.watch.during({ caller, target, kind: "call" }, async (ended) => {
       const until = AbortSignal.any([exchange.signal, ended]);
       const answer = await this.#ask(exchange, target, message, sent, until);
       const stream = this.#stream(exchange, target, message, until);
@@ -180,7 +178,7 @@ export class McpRole {
     const own = new AbortController();
     this.#listening.set(key, own);
     try {
-      return await this.#watch.during({ caller, target, isListening: true }, async (ended) => {
+      return await this.#deps.watch.during({ caller, target, kind: "listening" }, async (ended) => {
         const until = AbortSignal.any([exchange.signal, own.signal, ended]);
         return await this.#relayListened(exchange, target, until);
       });

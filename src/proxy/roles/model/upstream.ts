@@ -1,5 +1,6 @@
 import { Readable } from "node:stream";
 import { type Dispatcher, request } from "undici";
+import type { SessionIdentity } from "../../../credentials/credential-source.ts";
 import type { Exchange } from "../../exchange.ts";
 import { SIZES, TIMEOUTS } from "../../limits.ts";
 import type { Outcome } from "../../metrics.ts";
@@ -7,6 +8,7 @@ import type { ModelCredential, PoolModelKey } from "../../model-key.ts";
 import { Redactor } from "../../redaction.ts";
 import type { SessionCredentials } from "../../session-credentials.ts";
 import type { SessionSnapshots } from "../../session-snapshots.ts";
+import type { StreamWatch } from "../../stream-watch.ts";
 import type { Caller } from "../../token.ts";
 import { checkAnswer, oneHeader, upstreamError } from "../../upstream-errors.ts";
 import {
@@ -17,6 +19,8 @@ import {
 } from "./policy.ts";
 
 const WHAT = "the model endpoint";
+/** Of a request that carries none. */
+const NO_KEY = { version: "" };
 
 export interface ModelRoleDeps {
   baseUrl: string;
@@ -24,6 +28,7 @@ export interface ModelRoleDeps {
   snapshots: Pick<SessionSnapshots, "get">;
   credentials: Pick<SessionCredentials, "forModel">;
   poolKey: Pick<PoolModelKey, "get">;
+  watch: StreamWatch;
   onRedaction: () => void;
 }
 
@@ -63,13 +68,22 @@ export class ModelRole {
       use.redactions += 1;
       this.#deps.onRedaction();
     });
-    const answer = await this.#ask(exchange, `${route}${query}`, headers);
-    exchange.start(answer.statusCode, passedHeaders(answer.headers, redactor));
-    const stream = redactor.stream();
-    for await (const chunk of answer.body) await exchange.write(stream.push(chunk));
-    await exchange.write(stream.end());
-    exchange.end();
-    return answer.statusCode < 400 ? "ok" : "upstream_error";
+    const target = {
+      what: WHAT,
+      credential: credential ?? NO_KEY,
+      readCredential: async (by: SessionIdentity) =>
+        (await this.#credential({ ...caller, session: by })) ?? NO_KEY,
+    };
+    return await this.#deps.watch.during({ caller, target, kind: "answer" }, async (ended) => {
+      const until = AbortSignal.any([exchange.signal, ended]);
+      try {
+        const answer = await this.#ask(exchange, `${route}${query}`, headers, until);
+        await relay(exchange, answer, redactor, until);
+        return answer.statusCode < 400 ? "ok" : "upstream_error";
+      } catch (error) {
+        throw ended.aborted ? ended.reason : error;
+      }
+    });
   }
 
   /** The session's own key; without one the pool's. One that cannot be read is not replaced. */
@@ -79,14 +93,19 @@ export class ModelRole {
     return own ?? (await this.#deps.poolKey.get());
   }
 
-  async #ask(exchange: Exchange, path: string, headers: Record<string, string>) {
+  async #ask(
+    exchange: Exchange,
+    path: string,
+    headers: Record<string, string>,
+    until: AbortSignal,
+  ) {
     try {
       const answer = await request(`${this.#deps.baseUrl.replace(/\/$/, "")}${path}`, {
         method: "POST",
         dispatcher: this.#deps.agent,
         headers,
         body: Readable.from(exchange.body(SIZES.modelRequest), { objectMode: false }),
-        signal: exchange.signal,
+        signal: until,
         headersTimeout: TIMEOUTS.modelHeadersMs,
       });
       exchange.use.upstreamStatus = answer.statusCode;
@@ -96,6 +115,19 @@ export class ModelRole {
       throw upstreamError(WHAT, error);
     }
   }
+}
+
+async function relay(
+  exchange: Exchange,
+  answer: Dispatcher.ResponseData,
+  redactor: Redactor,
+  until: AbortSignal,
+): Promise<void> {
+  exchange.start(answer.statusCode, passedHeaders(answer.headers, redactor));
+  const stream = redactor.stream();
+  for await (const chunk of answer.body) await exchange.write(stream.push(chunk), until);
+  await exchange.write(stream.end(), until);
+  exchange.end();
 }
 
 function passedHeaders(

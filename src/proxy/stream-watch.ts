@@ -1,13 +1,10 @@
-import type { SessionIdentity } from "../../../credentials/credential-source.ts";
-import { BoundedMap } from "../../../runtime/bounded-map.ts";
-import type { Clock } from "../../../runtime/clock.ts";
-import { AppError, codeOf } from "../../../runtime/errors.ts";
-import type { Caller, SessionTokenCheck } from "../../token.ts";
+import type { SessionIdentity } from "../credentials/credential-source.ts";
+import { BoundedMap } from "../runtime/bounded-map.ts";
+import type { Clock } from "../runtime/clock.ts";
+import { AppError } from "../runtime/errors.ts";
+import type { Caller, SessionTokenCheck } from "./token.ts";
+import { whileAllowed } from "./use-watch.ts";
 
-/** Lease and credential are looked at this often; both are read anew when they are older than that allows. */
-const CHECK_MS = 1000;
-/** How long the lease may be unreadable meanwhile: as long as a credential is held (security §6). */
-const OUTAGE_MS = 60_000;
 /** The harness waits this long for a call, so a call may outlive its token by as much. */
 const CALL_MS = 300_000;
 /** More sessions than a pod serves at one time. */
@@ -22,9 +19,15 @@ export interface Watched {
     /** The credential as it is now. Rejects with CREDENTIAL_…. */
     readCredential: (by: SessionIdentity) => Promise<{ version: string }>;
   };
-  /** A stream of the server's own events: its client connects again when it ends. */
-  isListening: boolean;
+  kind: UseKind;
 }
+
+/**
+ * `call`: of a tool, it may outlive its token by as long as the harness waits for it. `answer`: of a
+ * model, it takes as long as it takes. `listening`: a server's own events, whose client connects
+ * again when the stream ends.
+ */
+export type UseKind = "call" | "answer" | "listening";
 
 export interface StreamWatchDeps {
   tokens: Pick<SessionTokenCheck, "confirm">;
@@ -46,59 +49,31 @@ export class StreamWatch {
 
   /** `use` must end when its signal aborts; the reason is an AppError. */
   async during<T>(watched: Watched, use: (ended: AbortSignal) => Promise<T>): Promise<T> {
-    const { clock } = this.#deps;
-    const end = new AbortController();
-    let heldAt = clock.monotonic();
-    let isOver = false;
-    // Most uses end before the first look, so until then there is a timer and nothing else.
-    let cancel = () => {};
-    const lookLater = () => {
-      cancel = clock.timer(CHECK_MS, () => void look());
-    };
-    /** Never rejects. */
-    const look = async () => {
-      try {
-        const caller = this.#newest(watched.caller);
-        if (await this.#isHeld(caller, heldAt)) heldAt = clock.monotonic();
-        await this.#checkCredential(watched, caller);
-        if (!isOver) lookLater();
-      } catch (problem) {
-        end.abort(endOf(watched, problem));
-      }
-    };
+    const { clock, tokens } = this.#deps;
     this.#newest(watched.caller);
-    lookLater();
-    try {
-      return await use(end.signal);
-    } finally {
-      isOver = true;
-      cancel();
-    }
+    return await whileAllowed(
+      clock,
+      {
+        confirm: async () => await tokens.confirm(this.#newest(watched.caller).claims, false),
+        checkCredential: async () =>
+          await this.#checkCredential(watched, this.#newest(watched.caller)),
+        endOf: (problem) => endOf(watched, problem),
+      },
+      use,
+    );
   }
 
-  /** False while nobody can say; throws when the lease is lost, or nobody could say for too long. */
-  async #isHeld({ claims }: Caller, heldAt: number): Promise<boolean> {
-    const { tokens, clock } = this.#deps;
-    try {
-      await tokens.confirm(claims, false);
-      return true;
-    } catch (error) {
-      if (isLeaseProblem(error) || clock.monotonic() - heldAt > OUTAGE_MS) throw error;
-      return false;
-    }
-  }
-
-  async #checkCredential({ target, isListening }: Watched, caller: Caller): Promise<void> {
+  async #checkCredential({ target, kind }: Watched, caller: Caller): Promise<void> {
     const { claims, session } = caller;
     const left = claims.exp * 1000 - this.#deps.clock.now();
     if (left <= 0) {
-      if (isListening) throw connectAgain("the session token has run out");
-      if (left > -CALL_MS) return;
+      if (kind === "listening") throw connectAgain("the session token has run out");
+      if (kind === "answer" || left > -CALL_MS) return;
       throw new AppError("UNAUTHENTICATED", "the session token ran out long ago");
     }
     const { version } = await target.readCredential(session);
     // A tool that runs is not broken off for a rotation: its server has taken the old value.
-    if (isListening && version !== target.credential.version) {
+    if (kind === "listening" && version !== target.credential.version) {
       throw connectAgain("the credential has changed");
     }
   }
@@ -133,8 +108,4 @@ function endOf({ target }: Watched, problem: unknown): AppError {
     cause: problem,
     details: { outcome: "unknown" },
   });
-}
-
-function isLeaseProblem(error: unknown): boolean {
-  return codeOf(error)?.startsWith("SESSION_") === true;
 }

@@ -1,13 +1,13 @@
 import { expect, it } from "@jest/globals";
-import { FakeClock } from "../../../../test/fakes/fake-clock.ts";
-import { AppError, codeOf } from "../../../runtime/errors.ts";
-import { Secret } from "../../../runtime/secret.ts";
-import type { Caller } from "../../token.ts";
-import { isConnectAgain, StreamWatch } from "./stream-watch.ts";
+import { FakeClock } from "../../test/fakes/fake-clock.ts";
+import { AppError, codeOf } from "../runtime/errors.ts";
+import { Secret } from "../runtime/secret.ts";
+import { isConnectAgain, StreamWatch, type UseKind } from "./stream-watch.ts";
+import type { Caller } from "./token.ts";
 
 const LIFE_MS = 600_000;
 
-function setUp({ isListening }: { isListening: boolean }) {
+function setUp({ kind }: { kind: UseKind }) {
   const clock = new FakeClock();
   const problems: { lease?: AppError; credential?: AppError } = {};
   const seen = { version: "1", askedBy: "" };
@@ -42,7 +42,7 @@ function setUp({ isListening }: { isListening: boolean }) {
         return { version: seen.version };
       },
     };
-    void watch.during({ caller: caller(token), target, isListening }, async (ended) => {
+    void watch.during({ caller: caller(token), target, kind }, async (ended) => {
       ended.addEventListener("abort", () => {
         stream.end = ended.reason;
       });
@@ -57,7 +57,7 @@ it.each([
   ["SESSION_LEASE_LOST", "SESSION_LEASE_LOST"],
   ["SESSION_CLOSED", "SESSION_CLOSED"],
 ] as const)("a stream is ended a second after its lease is found to be %s", async (code, told) => {
-  const { clock, problems, start } = setUp({ isListening: false });
+  const { clock, problems, start } = setUp({ kind: "call" });
   const stream = start("t");
   await clock.advance(30_000);
   expect(stream.end).toBeUndefined();
@@ -69,7 +69,7 @@ it.each([
 });
 
 it("a stream is ended when its credential is refused, in words that do not invite to send it again", async () => {
-  const { clock, problems, start } = setUp({ isListening: false });
+  const { clock, problems, start } = setUp({ kind: "call" });
   const stream = start("t");
   const cause = new Error("what the vault said");
   problems.credential = new AppError("CREDENTIAL_NOT_FOUND", "it is gone", { cause });
@@ -83,7 +83,7 @@ it("a stream is ended when its credential is refused, in words that do not invit
 });
 
 it("an unreadable lease ends a stream only after a minute without a good read", async () => {
-  const { clock, problems, start } = setUp({ isListening: true });
+  const { clock, problems, start } = setUp({ kind: "listening" });
   const stream = start("t");
   problems.lease = new AppError("REDIS_UNREACHABLE", "away", { retryable: true });
   await clock.advance(59_000);
@@ -99,7 +99,7 @@ it("an unreadable lease ends a stream only after a minute without a good read", 
 });
 
 it("a changed credential ends a listening stream, so that a new one is opened with the new value", async () => {
-  const { clock, seen, start } = setUp({ isListening: true });
+  const { clock, seen, start } = setUp({ kind: "listening" });
   const stream = start("t");
   seen.version = "2";
   await clock.advance(1000);
@@ -108,7 +108,7 @@ it("a changed credential ends a listening stream, so that a new one is opened wi
 });
 
 it("a changed credential does not break off a call that runs", async () => {
-  const { clock, seen, start } = setUp({ isListening: false });
+  const { clock, seen, start } = setUp({ kind: "call" });
   const stream = start("t");
   seen.version = "2";
   await clock.advance(10_000);
@@ -117,7 +117,7 @@ it("a changed credential does not break off a call that runs", async () => {
 });
 
 it("a listening stream ends with its token, unless the same lease has shown a newer one", async () => {
-  const { clock, seen, start } = setUp({ isListening: true });
+  const { clock, seen, start } = setUp({ kind: "listening" });
   const stream = start("old");
   await clock.advance(LIFE_MS - 1000);
   const other = start("new");
@@ -131,7 +131,7 @@ it("a listening stream ends with its token, unless the same lease has shown a ne
 });
 
 it("a call outlives its token by five minutes, in which no vault is asked with it", async () => {
-  const { clock, problems, start } = setUp({ isListening: false });
+  const { clock, problems, start } = setUp({ kind: "call" });
   const stream = start("t");
   await clock.advance(LIFE_MS - 1000);
   problems.credential = new AppError("CREDENTIAL_UNAVAILABLE", "the token has run out");
@@ -144,7 +144,7 @@ it("a call outlives its token by five minutes, in which no vault is asked with i
 });
 
 it("nothing is left waiting when a use is over", async () => {
-  const { clock, start } = setUp({ isListening: false });
+  const { clock, start } = setUp({ kind: "call" });
   const stream = start("t");
   await clock.advance(1500);
   stream.finish();
