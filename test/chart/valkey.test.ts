@@ -6,6 +6,7 @@ import { Redis } from "ioredis";
 import { Secret } from "../../src/runtime/secret.ts";
 import { probeRedis } from "../../src/sessions/redis/probe.ts";
 import { REDIS_PROCESSES } from "../../src/sessions/redis/users.ts";
+import { tenSessionsThroughKill } from "../builders/sessions-through-a-kill.ts";
 import { type RedisServer, startRedis } from "../fakes/redis-server.ts";
 import { CHART, find, render } from "./helm.ts";
 
@@ -62,10 +63,27 @@ it("each process gets in with its password, and finds what it needs of a server"
   }
 });
 
+it.each([
+  { name: "nobody's password", values: "values-eval.yaml" },
+  { name: "a password for people", values: "ci/evaluation-values.yaml" },
+])("kill -9 under ten sessions loses none of them (default user with $name)", async (row) => {
+  const { operator = "" } = await start(`${CHART}/${row.values}`);
+  if (server === undefined) throw new Error("not started");
+  const password = new Secret(operator);
+
+  const address = { url: server.url, username: "operator", password };
+  const seqs = await tenSessionsThroughKill(server, address);
+
+  expect(seqs).toEqual(Array.from({ length: 10 }, () => 2));
+});
+
 it("nobody else gets in", async () => {
   await start(`${CHART}/values-eval.yaml`);
 
   await expect(client({}).get("x")).rejects.toThrow(/NOAUTH/);
+  await expect(client({ username: "default", password: "guessed" }).get("x")).rejects.toThrow(
+    /WRONGPASS|NOAUTH/,
+  );
   await expect(client({ username: "harness", password: "guessed" }).get("x")).rejects.toThrow(
     /WRONGPASS|NOAUTH/,
   );

@@ -14,18 +14,23 @@ export interface RedisWithUsers extends RedisServer {
   connect(user: RedisProcess | "admin"): Redis;
 }
 
+/** As the chart and the guide have it: it reads the append-only file, and nobody logs in as it. */
+const DEFAULT_USER = "user default on resetpass ~* &* +@all";
+
 /** A real redis-server where each process has its user, as in production; nobody else gets in. */
-export async function startRedisWithUsers(): Promise<RedisWithUsers> {
+export async function startRedisWithUsers(
+  options: { defaultUser?: string; args?: string[] } = {},
+): Promise<RedisWithUsers> {
   const folder = await mkdtemp(join(tmpdir(), "drover-redis-users-"));
   const file = join(folder, "users.acl");
-  const others = "user default off\nuser admin on >admin ~* &* +@all\n";
+  const others = `${options.defaultUser ?? DEFAULT_USER}\nuser admin on >admin ~* &* +@all\n`;
   const users = usersFile().replaceAll(/>(\w+)_PASSWORD/g, (_, name: string) => {
     return `>${name.toLowerCase()}`;
   });
   await writeFile(file, users + others);
   // What a user may not is refused by its rights alone, not because the server has it off.
   const debug = ["--enable-debug-command", "yes", "--enable-module-command", "yes"];
-  const server = await startRedis({ args: ["--aclfile", file, ...debug] });
+  const server = await startRedis({ args: ["--aclfile", file, ...debug, ...(options.args ?? [])] });
   const connections: Redis[] = [];
   return {
     ...server,

@@ -6,6 +6,7 @@ import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, it } from "@jest/globals";
 import { Secret } from "../../src/runtime/secret.ts";
 import { probeRedis } from "../../src/sessions/redis/probe.ts";
+import { tenSessionsThroughKill } from "../builders/sessions-through-a-kill.ts";
 import { type RedisServer, startRedis } from "../fakes/redis-server.ts";
 
 /** Says what it was asked, and fails as the real one would for a file that is missing or empty. */
@@ -22,8 +23,9 @@ let folder: string;
 let said: string[];
 
 beforeAll(async () => {
-  server = await startRedis();
   folder = await mkdtemp(join(tmpdir(), "drover-redis-guide-"));
+  await writeFile(join(folder, "server.acl"), "user admin on >admin ~* &* +@all\n");
+  server = await startRedis({ args: ["--aclfile", join(folder, "server.acl")] });
   await mkdir(join(folder, "deploy"));
   await cp("deploy/redis", join(folder, "deploy/redis"), { recursive: true });
   await writeFile(join(folder, "kubectl"), KUBECTL, { mode: 0o755 });
@@ -38,9 +40,13 @@ afterAll(async () => {
   await rm(folder, { recursive: true });
 });
 
+function administrator(): string {
+  return server.url.replace("//", "//admin:admin@");
+}
+
 async function bash(script: string): Promise<string> {
   const PATH = `${folder}:${process.env["PATH"] ?? ""}`;
-  const options = { cwd: folder, env: { ...process.env, PATH, REDIS_URL: server.url } };
+  const options = { cwd: folder, env: { ...process.env, PATH, REDIS_URL: administrator() } };
   const { stdout } = await promisify(execFile)("bash", ["-euo", "pipefail", "-c", script], options);
   return stdout;
 }
@@ -71,9 +77,22 @@ it("the passwords of step 1 are those of the users", async () => {
 });
 
 it("step 4 gives the cluster the four passwords", () => {
-  expect(said).toHaveLength(4);
+  expect(said).toHaveLength(5);
   expect(said[3]).toMatch(/^create secret generic --namespace drover redis-login/);
   for (const process of ["operator", "harness", "proxy", "edge"]) {
     expect(said[3]).toContain(`--from-file=${process}=${process}.password`);
   }
+});
+
+it("after step 5 the default user lets nobody in, and kill -9 loses no session", async () => {
+  expect(said[4]).toBe("OK\n");
+  await bash('redis-cli -u "$REDIS_URL" ACL SAVE');
+  const password = new Secret(await readFile(join(folder, "operator.password"), "utf8"));
+  const operator = { url: server.url, username: "operator", password };
+
+  const seqs = await tenSessionsThroughKill(server, operator);
+
+  expect(seqs).toEqual(Array.from({ length: 10 }, () => 2));
+  const anybody = await bash(`redis-cli -p ${server.port} PING 2>&1`);
+  expect(anybody).toMatch(/^NOAUTH/);
 });

@@ -3,6 +3,7 @@ import type { Redis } from "ioredis";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { silentLogger } from "../../src/runtime/logger.ts";
 import { systemRng } from "../../src/runtime/rng.ts";
+import { Secret } from "../../src/runtime/secret.ts";
 import type { LogBackend } from "../../src/sessions/backend.ts";
 import { probeRedis } from "../../src/sessions/redis/probe.ts";
 import {
@@ -12,6 +13,7 @@ import {
 } from "../../src/sessions/redis/redis-session-store.ts";
 import type { RedisProcess } from "../../src/sessions/redis/users.ts";
 import { assembleStore } from "../../src/sessions/store/session-store.ts";
+import { tenSessionsThroughKill } from "../builders/sessions-through-a-kill.ts";
 import { CONTRACT_POOLS, CONTRACT_TIMINGS, describeSessionLog } from "../contracts/session-log.ts";
 import { type RedisWithUsers, startRedisWithUsers } from "../fakes/redis-users.ts";
 import { message, newRef, newSession } from "../fakes/session-fixtures.ts";
@@ -159,6 +161,56 @@ describe("the probe at the start", () => {
     expect(facts.unknown).toEqual(["appendonly", "appendfsync"]);
   });
 
+  it.each([
+    { rule: "user default off", right: "'hset' command" },
+    { rule: "user default on resetpass ~* +@read", right: "'hset' command" },
+    { rule: "user default on nopass ~app:* +@all", right: "access the 'drover:{prob.00}" },
+  ])("a server that would drop its logs at the next start is refused ($rule)", async (row) => {
+    const losing = await startRedisWithUsers({ defaultUser: row.rule });
+    try {
+      for (const process of ["operator", "harness"] as const) {
+        const refused = probeRedis(losing.as(process), common);
+        await expect(refused).rejects.toMatchObject({ code: "REDIS_DURABILITY_NOT_KEPT" });
+        await expect(refused).rejects.toThrow(row.right);
+        await expect(refused).rejects.toThrow("run ACL SETUSER default on resetpass ~* &* +@all");
+      }
+      // What the message says is what helps.
+      const cure = ["SETUSER", "default", "on", "resetpass", "~*", "&*", "+@all"];
+      await losing.connect("admin").call("ACL", ...cure);
+      const facts = await probeRedis(losing.as("operator"), common);
+      expect(facts.unknown).toEqual([]);
+    } finally {
+      await losing.stop();
+    }
+  });
+
+  it("without an append-only file nothing depends on the default user", async () => {
+    const args = ["--appendonly", "no"];
+    const memory = await startRedisWithUsers({ defaultUser: "user default off", args });
+    const commit = { mode: "provider" } as const;
+    try {
+      await expect(probeRedis(memory.as("operator"), { commit })).resolves.toMatchObject({
+        unknown: [],
+      });
+    } finally {
+      await memory.stop();
+    }
+  });
+
+  it("who may not ask for the default user's rights says so, and starts", async () => {
+    const user = "user old on nopass ~drover:* &* +@all -acl";
+    const forbidding = await startRedisWithUsers({ defaultUser: `user default off\n${user}` });
+    try {
+      const facts = await probeRedis(
+        { url: forbidding.url, username: "old", password: new Secret("x") },
+        common,
+      );
+      expect(facts.unknown).toEqual(["rights of the default user"]);
+    } finally {
+      await forbidding.stop();
+    }
+  });
+
   it("a password of another process is refused", async () => {
     const wrong = { ...server.as("harness"), password: server.as("operator").password };
 
@@ -167,6 +219,16 @@ describe("the probe at the start", () => {
       message: expect.stringContaining('refuses user "harness"'),
     });
   });
+});
+
+it("kill -9 of the server under ten sessions loses none of them", async () => {
+  const own = await startRedisWithUsers();
+  try {
+    const seqs = await tenSessionsThroughKill(own, own.as("operator"));
+    expect(seqs).toEqual(Array.from({ length: 10 }, () => 2));
+  } finally {
+    await own.stop();
+  }
 });
 
 it("nothing was asked that a user may not, but for the settings", async () => {

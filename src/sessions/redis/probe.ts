@@ -4,6 +4,8 @@ import type { CommitMode } from "../session-log.ts";
 import { createConnection, endpointOf, type RedisAddress } from "./connection.ts";
 import { isAuthError, isServerReply, isUntrusted } from "./redis-errors.ts";
 
+const KEY = "drover:{prob.00}:probe:m";
+
 /** What the server is, and what could not be found out because it forbids the question. */
 export interface RedisFacts {
   product: "redis" | "valkey";
@@ -33,6 +35,7 @@ export async function probeRedis(
     await checkEviction(connection, endpoint);
     await checkDurability(connection, { ...options, endpoint, facts });
     await checkScripting(connection, options.poolCode ?? "prob", endpoint);
+    await checkReload(connection, endpoint, facts);
     return facts;
   } catch (error) {
     if (error instanceof AppError) throw error;
@@ -137,6 +140,57 @@ async function checkScripting(connection: Redis, code: string, endpoint: string)
       `Redis at ${endpoint} refuses scripts or sharded publish (${describeError(error)}); use a server that allows EVAL and SPUBLISH`,
       { cause: error },
     );
+  }
+}
+
+/** What our scripts write, each with arguments that make it whole. */
+export const REPLAYED: readonly (readonly string[])[] = [
+  ["hset", KEY, "f", "v"],
+  ["hdel", KEY, "f"],
+  ["hincrby", KEY, "f", "1"],
+  ["xadd", KEY, "*", "f", "v"],
+  ["zadd", KEY, "1", "m"],
+  ["zrem", KEY, "m"],
+  ["rpush", KEY, "v"],
+  ["ltrim", KEY, "0", "1"],
+  ["set", KEY, "v"],
+  ["del", KEY],
+];
+
+/**
+ * A server reads its append-only file as the default user, and what a script wrote stands there as
+ * a transaction, whose commands are checked against that user's rights once more. Where they lack
+ * (`user default off` in an ACL file takes all of them), the server drops the logs as it starts and
+ * goes on without them. Releases with the mend (redis/redis#14545, valkey-io/valkey#3984) are not
+ * told apart: the rights cost nothing, as a user without a password lets nobody in.
+ */
+async function checkReload(connection: Redis, endpoint: string, facts: RedisFacts): Promise<void> {
+  const persistence = infoFields(await connection.info("persistence"));
+  if (persistence.get("aof_enabled") === "0") return;
+  const denied = await deniedToDefault(connection);
+  if (denied === "unknown") {
+    facts.unknown.push("rights of the default user");
+  } else if (denied !== undefined) {
+    throw new AppError(
+      "REDIS_DURABILITY_NOT_KEPT",
+      `Redis at ${endpoint} would lose session logs at its next start: it reads its append-only file as the user "default", who lacks a right for that (${denied.reason}); run ACL SETUSER default on resetpass ~* &* +@all, which lets nobody log in as that user, and keep it (ACL SAVE, or the same words in the ACL file)`,
+    );
+  }
+}
+
+/** The first command that the default user may not run. Nothing is run. */
+async function deniedToDefault(
+  connection: Redis,
+): Promise<{ reason: string } | "unknown" | undefined> {
+  try {
+    for (const command of REPLAYED) {
+      const reply = await connection.call("ACL", "DRYRUN", "default", ...command);
+      if (reply !== "OK") return { reason: String(reply) };
+    }
+    return undefined;
+  } catch (error) {
+    if (isServerReply(error)) return "unknown";
+    throw error;
   }
 }
 

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "@jest/globals";
-import { loadScripts, type ScriptName } from "../scripts.ts";
+import { loadScripts, SCRIPT_NAMES, type ScriptName } from "../scripts.ts";
+import { REPLAYED } from "./probe.ts";
 import { commandsOf, REDIS_PROCESSES, type RedisProcess, userLine, usersFile } from "./users.ts";
 
 const words = (text: string): string[] => text.trim().split(/\s+/);
@@ -10,14 +11,14 @@ const WORK: Record<RedisProcess, { scripts: ScriptName[]; commands: string[] }> 
   operator: {
     scripts: ["create", "append", "wake", "delete", "ack-state", "register-pool"],
     commands: words(`
-      eval evalsha wait config|get spublish
+      acl|dryrun eval evalsha wait config|get spublish
       blpop hmget hgetall get hdel set del exists sadd srem smembers
     `),
   },
   harness: {
     scripts: ["append", "append-leased", "barrier", "claim", "release", "renew", "wake"],
     commands: words(`
-      eval evalsha wait spublish ping ssubscribe sunsubscribe
+      acl|dryrun eval evalsha wait spublish ping ssubscribe sunsubscribe
       blpop hmget get xrange xrevrange zadd zrange zrem
     `),
   },
@@ -55,6 +56,16 @@ function split(text: string, mark: RegExp): string[] {
   return at === null ? [text] : [text.slice(0, at.index), text.slice(at.index + at[0].length)];
 }
 
+/** Of the commands in scripts, those that leave nothing in the server's append-only file. */
+const NOT_WRITTEN = words("hget hgetall hlen hmget hscan time xrange zrange spublish");
+
+it("the probe asks about every command that stands in the append-only file", () => {
+  const inScripts = new Set(SCRIPT_NAMES.flatMap((name) => [...commandsIn(name)]));
+  const written = [...inScripts].filter((name) => !NOT_WRITTEN.includes(name));
+
+  expect(new Set(REPLAYED.map(([name]) => name))).toEqual(new Set(written));
+});
+
 describe("the commands of a user", () => {
   it("the scripts are read as they are", () => {
     expect(commandsIn("wake")).toEqual(new Set(["hmget", "time", "zadd", "rpush", "ltrim"]));
@@ -78,7 +89,7 @@ describe("the commands of a user", () => {
 
   it("none lists keys, empties, configures, copies or looks into the server", () => {
     const never =
-      /^(keys|scan|randomkey|flush|config(?!\|get)|debug|acl|dump|restore|migrate|copy|rename|move|object|sort|monitor|shutdown|replicaof|slaveof|module|function|fcall|script|subscribe|psubscribe|client(?!\|setname))/;
+      /^(keys|scan|randomkey|flush|config(?!\|get)|debug|acl(?!\|dryrun)|dump|restore|migrate|copy|rename|move|object|sort|monitor|shutdown|replicaof|slaveof|module|function|fcall|script|subscribe|psubscribe|client(?!\|setname))/;
 
     expect(REDIS_PROCESSES.flatMap(commandsOf).filter((name) => never.test(name))).toEqual([]);
   });

@@ -21,6 +21,8 @@ interface User extends Rights {
 
 /** What our connections say before anything else; INFO tells when a server has loaded its data. */
 const CONNECTING = ["client|setname", "info", "select"];
+/** Asks at the start whether the default user may replay what scripts wrote; it runs nothing. */
+const PROBING = ["acl|dryrun"];
 const SCRIPTING = ["eval", "evalsha", "time", "wait"];
 /** Tables of a partition from which the operator works. */
 const OPERATOR_TABLES = ["hands", "hbell", "state", "sbell"].map(
@@ -34,6 +36,7 @@ const USERS: Readonly<Record<RedisProcess, User>> = {
     channels: ["&drover:{*"],
     commands: [
       ...CONNECTING,
+      ...PROBING,
       ...SCRIPTING,
       "config|get",
       "del",
@@ -71,6 +74,7 @@ const USERS: Readonly<Record<RedisProcess, User>> = {
     channels: ["&drover:{*"],
     commands: [
       ...CONNECTING,
+      ...PROBING,
       ...SCRIPTING,
       "blpop",
       "get",

@@ -1,0 +1,34 @@
+import { systemClock } from "../../src/runtime/clock.ts";
+import { silentLogger } from "../../src/runtime/logger.ts";
+import { systemRng } from "../../src/runtime/rng.ts";
+import type { RedisAddress } from "../../src/sessions/redis/connection.ts";
+import { connectRedisSessionStore } from "../../src/sessions/redis/redis-session-store.ts";
+import { CONTRACT_POOLS } from "../contracts/session-log.ts";
+import type { RedisServer } from "../fakes/redis-server.ts";
+import { message, newRef, newSession } from "../fakes/session-fixtures.ts";
+
+/** Makes ten sessions as the operator, kills the server, and tells the last seq of each afterwards. */
+export async function tenSessionsThroughKill(
+  server: RedisServer,
+  operator: RedisAddress,
+): Promise<(number | undefined)[]> {
+  const store = await connectRedisSessionStore({
+    ...operator,
+    commit: { mode: "fsync" },
+    pools: CONTRACT_POOLS,
+    clock: systemClock,
+    rng: systemRng,
+    logger: silentLogger,
+  });
+  const refs = Array.from({ length: 10 }, () => newRef());
+  for (const ref of refs) {
+    await store.operator.createSession(newSession(ref));
+    await store.operator.emitEvents(ref, [message("more")], { idempotencyKey: "k" });
+  }
+  await server.restart();
+  try {
+    return (await store.operator.statusOf(refs)).map((state) => state?.seq);
+  } finally {
+    await store.close();
+  }
+}
