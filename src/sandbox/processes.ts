@@ -1,6 +1,8 @@
+import type { ChildProcess } from "node:child_process";
+import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
 import type { Clock } from "../runtime/clock.ts";
-import { codeOf } from "../runtime/errors.ts";
+import { AppError, codeOf } from "../runtime/errors.ts";
 
 /**
  * Finds and kills everything a shell started, without cgroups. A process belongs to the sandbox when
@@ -122,6 +124,16 @@ function readOrEmpty(path: string): Buffer {
   }
 }
 
+/** Waits until the child runs; throws UNAVAILABLE when it cannot be started. */
+export async function spawned(child: ChildProcess): Promise<void> {
+  try {
+    await once(child, "spawn");
+  } catch (error) {
+    const why = describeSpawnError(error);
+    throw new AppError("UNAVAILABLE", `the command cannot be started: ${why}`, { cause: error });
+  }
+}
+
 /** What a person or model can do about a process that could not be started. */
 export function describeSpawnError(error: unknown): string {
   const code = codeOf(error);
@@ -129,6 +141,7 @@ export function describeSpawnError(error: unknown): string {
     return "the sandbox has no room for another process; call bash with restart: true to kill what runs";
   }
   if (code === "ENOMEM") return "the sandbox is out of memory";
+  if (code === "ENOSPC" || code === "EDQUOT") return "the sandbox's disk is full";
   if (code === "ENOENT") return "the program or the working directory does not exist";
   return `the system answered ${code ?? "an unknown error"}`;
 }

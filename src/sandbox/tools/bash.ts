@@ -7,6 +7,9 @@ import type { Tool, ToolContext, ToolEnd } from "./tool.ts";
 
 const RESET_NOTE =
   "The shell and everything it started were killed; the next command starts in a new shell, without the working directory and variables of this one.";
+const LOSS_NOTE = "(the earlier shell had ended; this ran in a new one)";
+const NO_CODE_NOTE =
+  "(the exit code is not known: there was no room on the disk to note it, or a command removed the sandbox's own files)";
 /** 128 + SIGKILL. */
 const KILLED_EXIT_CODE = 137;
 
@@ -46,7 +49,6 @@ async function runCommand(
   context: ToolContext,
 ): Promise<ToolEnd> {
   const before = readMemoryEvents();
-  const lost = shell.takeLoss() ? ["(the earlier shell had ended; this ran in a new one)"] : [];
   try {
     const end = await shell.run({
       command,
@@ -55,9 +57,10 @@ async function runCommand(
       onOutput: (chunk) => context.output.write(chunk),
     });
     const memory = describeMemory(before);
+    const lost = shell.takeLoss() && end.how !== "not-run" ? [LOSS_NOTE] : [];
     const notes = [...describeEnd(end, timeoutMs, context.signal), ...memory, ...lost];
     // A script that goes on after its children were killed may well end with 0.
-    const isError = end.how !== "finished" || end.exitCode !== 0 || memory.length > 0;
+    const isError = !wentWell(end) || memory.length > 0;
     return { isError, notes, aborted: end.how === "aborted" };
   } catch (error) {
     if (!hasCode(error, "UNAVAILABLE")) throw error;
@@ -65,14 +68,26 @@ async function runCommand(
   }
 }
 
+/** `exit 0` is a success too. */
+function wentWell(end: ShellEnd): boolean {
+  return (end.how === "finished" || end.how === "shell-ended") && end.exitCode === 0;
+}
+
 function describeEnd(end: ShellEnd, timeoutMs: number, signal: AbortSignal): string[] {
   switch (end.how) {
     case "finished":
+      if (end.exitCode === undefined) return [NO_CODE_NOTE];
       return end.exitCode === 0 ? [] : [`(exit code ${end.exitCode}${killedHint(end.exitCode)})`];
     case "shell-ended": {
       const how = end.signal === null ? `exit code ${end.exitCode}` : `signal ${end.signal}`;
       return [`(the command ended the shell: ${how}. ${RESET_NOTE})`];
     }
+    case "unreported":
+      return [
+        `(the command is over and left the shell unable to say how it ended: its exit code is not known. ${RESET_NOTE})`,
+      ];
+    case "not-run":
+      return [`bash: the command was not run: the shell did not take it. ${RESET_NOTE}`];
     case "timed-out":
       return [
         `(timed out after ${timeoutMs} ms; above is what was printed until then. ${RESET_NOTE})`,

@@ -33,8 +33,8 @@ export const sabotages: readonly Sabotage[] = [
     case: "T14",
     defence: "Commands do not get the descriptors by which the daemon leads its shell",
     file: "src/sandbox/tools/shell.ts",
-    find: "2>&1 198>&- 199<&-",
-    replace: "2>&1",
+    find: 'stdio: "ignore",',
+    replace: 'stdio: ["ignore", "ignore", "ignore", fd],',
     test,
   },
   {
