@@ -54,6 +54,8 @@ export const REASONS = {
   Failed: "The session gave up: the last `session.error` of its log says why.",
   DeadlineExceeded: "`activeDeadlineSeconds` have passed.",
   Quarantined: "The session killed its worker several times without progress and is put aside.",
+  LogLost:
+    "The session's log is not in Redis any more: restore it from a backup, or make the session anew.",
   NoHarness: "No worker of the harness pool is ready.",
   // Why a pod cannot start, or went away.
   ImagePullFailed: "An image does not exist or cannot be pulled.",
@@ -132,6 +134,7 @@ const SESSION_STALLED = [
   "Failed",
   "DeadlineExceeded",
   "Quarantined",
+  "LogLost",
   "NoHarness",
 ] as const;
 

@@ -1,10 +1,13 @@
 import { afterEach, describe, expect, it } from "@jest/globals";
+import { anInstall } from "../../test/builders/install.ts";
 import { anAgent, aPool, aSession, aTemplate } from "../../test/builders/kinds.ts";
-import { anOperator } from "../../test/builders/operator-on-fakes.ts";
+import { anOperator, aWorld } from "../../test/builders/operator-on-fakes.ts";
 import { aContainer } from "../../test/builders/pods.ts";
 import { KubeError } from "../kube/errors.ts";
+import { configMaps } from "../kube/resources.ts";
 import { AppError } from "../runtime/errors.ts";
 import type { Lease, OperatorLog, SessionRef, WakeQueue } from "../sessions/session-log.ts";
+import { LOGS_TO_ERASE } from "./agent-session/erasures.ts";
 import {
   type AgentSession,
   agentSessions,
@@ -18,6 +21,8 @@ import {
 } from "./kinds.ts";
 
 import { sandboxPodName } from "./names.ts";
+
+const TO_ERASE = { namespace: "drover", name: LOGS_TO_ERASE };
 
 type Operator = ReturnType<typeof anOperator>;
 
@@ -61,6 +66,23 @@ async function claim(
   const { value } = await next;
   for await (const event of value.getEvents()) void event;
   return value;
+}
+
+/** A second session, whose log nothing may touch. */
+async function kept(operator: Operator): Promise<SessionRef> {
+  await operator.kube.create(agentSessions, aSession({}, "kept"));
+  await operator.clock.advance(2_000);
+  return (await claim(operator)).ref;
+}
+
+/** The process of the operator before ends, and this one begins in its place. */
+async function restarted({ manager, clock }: Operator): Promise<void> {
+  for (const one of stop.splice(0)) one.abort();
+  await clock.advance(1_000);
+  const controller = new AbortController();
+  stop.push(controller);
+  void manager.run(controller.signal);
+  await clock.advance(1_000);
 }
 
 /** As a session that kills whoever works on it, until it is put aside. */
@@ -423,6 +445,67 @@ describe("a store that is down", () => {
     expect(operator.events.map(({ reason }) => reason)).toContain("CleanupForced");
   });
 
+  it.each([
+    { name: "by the same operator", restarts: false },
+    { name: "by the next operator process", restarts: true },
+  ])("erases the log of such a session when it is back, $name", async ({ restarts }) => {
+    const broken = { on: false };
+    const world = aWorld();
+    const make = () => anOperator((log) => breakable(log, broken), anInstall(), world);
+    const operator = await started(make());
+    const { ref } = await claim(operator);
+    const other = await kept(operator);
+    broken.on = true;
+    await operator.kube.delete(agentSessions, { namespace: "team-a", name: "hello" });
+    await operator.clock.advance(60_000);
+    const left = await operator.store.log.getSession(ref);
+    const noted = await operator.kube.get(configMaps, TO_ERASE);
+    if (restarts) await restarted(make());
+    broken.on = false;
+    await operator.clock.advance(30_000);
+
+    expect(left).not.toBeNull();
+    expect(Object.keys(noted.data ?? {})).toEqual([ref.id]);
+    expect(operator.events.find(({ reason }) => reason === "CleanupForced")?.note).toContain(
+      `log ${ref.id} is erased as soon as Redis can be used`,
+    );
+    expect(await operator.store.log.getSession(ref)).toBeNull();
+    expect(await operator.store.log.getSession(other)).not.toBeNull();
+    expect((await operator.kube.get(configMaps, TO_ERASE)).data).toEqual({});
+  });
+
+  it("erases no log that was made for another object", async () => {
+    const broken = { on: false };
+    const operator = await started(
+      anOperator((log) =>
+        breakable(withSnapshots(log, { name: "other", uid: "uid-of-another" }), broken),
+      ),
+    );
+    const { ref } = await claim(operator);
+    broken.on = true;
+    await operator.kube.delete(agentSessions, { namespace: "team-a", name: "hello" });
+    await operator.clock.advance(60_000);
+    broken.on = false;
+    await operator.clock.advance(30_000);
+
+    expect(await operator.store.log.getSession(ref)).not.toBeNull();
+    expect((await operator.kube.get(configMaps, TO_ERASE)).data).toEqual({});
+  });
+
+  it("lets it go also when that cannot be noted, and says what stays", async () => {
+    const broken = { on: false };
+    const operator = await started(anOperator((log) => breakable(log, broken)));
+    broken.on = true;
+    operator.kube.fail("patch", "ConfigMap", cut(), 1000);
+    await operator.kube.delete(agentSessions, { namespace: "team-a", name: "hello" });
+    await operator.clock.advance(60_000);
+
+    await expect(sessionOf(operator)).rejects.toMatchObject({ code: "NOT_FOUND" });
+    expect(operator.events.find(({ reason }) => reason === "CleanupForced")?.note).toContain(
+      "delete its keys by hand",
+    );
+  });
+
   it("is a condition of a session that waits for it, which starts when it is back", async () => {
     const broken = { on: false };
     const operator = anOperator((log) => breakable(log, broken));
@@ -442,6 +525,33 @@ describe("a store that is down", () => {
     expect((await sessionOf(operator, "second")).metadata.finalizers).toEqual([
       "drover.dev/session",
     ]);
+  });
+});
+
+describe("a log that is gone", () => {
+  const ready = async (operator: Operator) =>
+    (await sessionOf(operator)).status?.conditions?.find(({ type }) => type === "Ready");
+
+  it("shows on its session also while that rests, and goes when the log is back", async () => {
+    const gone = { on: false };
+    const operator = await started(anOperator((log) => withoutLogs(log, gone)));
+    const lease = await claim(operator);
+    await lease.release({ kind: "idle", why: "end_turn" });
+    await operator.clock.advance(20_000);
+    const before = await ready(operator);
+    gone.on = true;
+    await operator.clock.advance(70_000);
+    const without = await ready(operator);
+    gone.on = false;
+    await operator.clock.advance(70_000);
+
+    expect(before).toMatchObject({ status: "True", reason: "Idle" });
+    expect(without).toMatchObject({
+      status: "False",
+      reason: "LogLost",
+      message: expect.stringContaining("restore it from a backup, or delete this AgentSession"),
+    });
+    expect(await ready(operator)).toMatchObject({ status: "True", reason: "Idle" });
   });
 });
 
@@ -642,6 +752,19 @@ function withSnapshots(log: OperatorLog, object: { name: string; uid: string }):
           const snapshot = await target.snapshotOf(ref);
           return snapshot && { ...snapshot, object };
         };
+      }
+      return target[name].bind(target);
+    },
+  });
+}
+
+/** The store has none of its logs while `gone.on`. */
+function withoutLogs(log: OperatorLog, gone: { on: boolean }): OperatorLog {
+  return new Proxy(log, {
+    get(target, name: keyof OperatorLog) {
+      if (name === "statusOf") {
+        return (refs: SessionRef[]) =>
+          gone.on ? Promise.resolve(refs.map(() => null)) : target.statusOf(refs);
       }
       return target[name].bind(target);
     },

@@ -13,6 +13,8 @@ import { createAgentController } from "./agent/controller.ts";
 import { ChangeFeed } from "./agent-session/change-feed.ts";
 import { AgentSessionController } from "./agent-session/controller.ts";
 import { SessionDeletion } from "./agent-session/deletion.ts";
+import { Erasures } from "./agent-session/erasures.ts";
+import { LostLogs } from "./agent-session/lost-logs.ts";
 import { SessionMemory } from "./agent-session/session-memory.ts";
 import { SessionStart } from "./agent-session/session-start.ts";
 import { StatusWriter } from "./agent-session/status-writer.ts";
@@ -54,6 +56,8 @@ export function createControllers(deps: OperatorDeps): {
 } {
   const { client, caches, clock } = deps;
   const changes = createChangeFeed(deps);
+  const lostLogs = new LostLogs({ ...deps, sessions: caches.sessions });
+  const erasures = new Erasures({ ...deps, namespace: deps.install.namespace });
   const requests = new RequestFeed(deps);
   const waits = new SandboxWaits(deps);
   const isolation = new NamespaceIsolationController({
@@ -90,13 +94,15 @@ export function createControllers(deps: OperatorDeps): {
         pods: caches.harnessPods,
       }),
       new EdgeController({ client, deployments: caches.deployments, install: deps.install }),
-      createSessionController(deps, changes, waits),
+      createSessionController(deps, { changes, lostLogs, erasures, waits }),
       isolation,
       createSandboxController(deps, { requests, isolation, waits }),
     ],
     leaderOnly: [
       { name: "state changes", run: (signal) => changes.run(signal) },
       { name: "sandbox requests", run: (signal) => requests.run(signal) },
+      { name: "lost logs", run: (signal) => lostLogs.run(signal) },
+      { name: "logs to erase", run: (signal) => erasures.run(signal) },
     ],
   };
 }
@@ -115,9 +121,9 @@ function createChangeFeed({ log, clock, logger, caches }: OperatorDeps): ChangeF
 
 function createSessionController(
   deps: OperatorDeps,
-  changes: ChangeFeed,
-  waits: SandboxWaits,
+  feeds: { changes: ChangeFeed; lostLogs: LostLogs; erasures: Erasures; waits: SandboxWaits },
 ): Controller {
+  const { changes, lostLogs, erasures, waits } = feeds;
   const { client, caches, clock, log, rng, events, metrics, install } = deps;
   const memory = new SessionMemory();
   const status = new StatusWriter({ client, events, metrics, memory, clock });
@@ -129,6 +135,7 @@ function createSessionController(
     clock,
     rng,
     pods: caches.sandboxPods,
+    erasures,
     logger: deps.logger,
     forget(session, ref) {
       memory.forget(objectKey(session));
@@ -140,6 +147,7 @@ function createSessionController(
     ...references,
     log,
     changes,
+    lostLogs,
     waits,
     start,
     deletion,

@@ -1,4 +1,5 @@
 import { EDGE } from "../api/names.ts";
+import { LOGS_TO_ERASE } from "./agent-session/erasures.ts";
 import { ISSUER_KEYS } from "./issuer/published-keys.ts";
 import { LEADER_LEASE } from "./names.ts";
 
@@ -83,6 +84,12 @@ export function operatorNamespaceRules(issuerSecret: string): PolicyRule[] {
       verbs: ["get", "patch"],
     },
     { apiGroups: [""], resources: ["configmaps"], resourceNames: [ISSUER_KEYS], verbs: ["patch"] },
+    {
+      apiGroups: [""],
+      resources: ["configmaps"],
+      resourceNames: [LOGS_TO_ERASE],
+      verbs: ["get", "patch"],
+    },
   ];
 }
 

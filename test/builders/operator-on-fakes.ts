@@ -1,6 +1,8 @@
 import type { RecordedEvent } from "../../src/kube/event-recorder.ts";
 import { Manager } from "../../src/kube/manager.ts";
 import { createKubeMetrics } from "../../src/kube/metrics.ts";
+import { configMaps } from "../../src/kube/resources.ts";
+import { LOGS_TO_ERASE } from "../../src/operator/agent-session/erasures.ts";
 import { createCaches } from "../../src/operator/caches.ts";
 import { createControllers } from "../../src/operator/controllers.ts";
 import { createOperatorMetrics } from "../../src/operator/metrics.ts";
@@ -15,15 +17,23 @@ import { createSeededRng } from "../fakes/seeded-rng.ts";
 import { anInstall } from "./install.ts";
 import { CREATED_MS } from "./kinds.ts";
 
+/** What stays when an operator process ends. */
+export function aWorld() {
+  const clock = new FakeClock(CREATED_MS);
+  const rng = createSeededRng();
+  const kube = new FakeKube({ clock });
+  const empty = { name: LOGS_TO_ERASE, namespace: "drover" };
+  kube.seed(configMaps, { apiVersion: "v1", kind: "ConfigMap", metadata: empty });
+  return { clock, rng, kube, store: createMemorySessionStore({ clock, rng }) };
+}
+
 /** The whole operator on a fake API server, a memory store and a clock that the test moves. */
 export function anOperator(
   change: (log: OperatorLog) => OperatorLog = (log) => log,
   install = anInstall(),
+  world = aWorld(),
 ) {
-  const clock = new FakeClock(CREATED_MS);
-  const rng = createSeededRng();
-  const kube = new FakeKube({ clock });
-  const store = createMemorySessionStore({ clock, rng });
+  const { clock, rng, kube, store } = world;
   const events: RecordedEvent[] = [];
   /** `<namespace>/<vault>` → entry → what a proxy said. */
   const reports = new Map<string, Map<string, EntryReport>>();

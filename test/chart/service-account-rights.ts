@@ -30,6 +30,7 @@ export const GOLDEN = {
     apps/deployments [drover-edge]: delete
     apps/deployments: create get list patch watch
     configmaps [drover-issuer-keys]: patch
+    configmaps [drover-logs-to-erase]: get patch
     coordination.k8s.io/leases: create get patch
     policy/poddisruptionbudgets: create get patch
     secrets [drover-issuer-key]: get patch

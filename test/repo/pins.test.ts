@@ -214,7 +214,7 @@ it("conditions, their reasons and the reasons of Events are the pinned ones", ()
     WaitingForApproval WaitingForClientTool Suspended Stopped Resumed EndTurn Interrupted
     SessionIdentity PodIdentity
     InvalidSpec InvalidReference TemplateRequired NamespaceNotAllowed AccessDenied
-    Failed DeadlineExceeded Quarantined NoHarness
+    Failed DeadlineExceeded Quarantined LogLost NoHarness
     ImagePullFailed Unschedulable QuotaExceeded PodRefused PodFailed ConfigError CrashLoop
     StartDeadlineExceeded SetupFailed
     ExitedEarly OutOfMemory Evicted PodDeleted NodeLost Unreachable ProcessEnded

@@ -18,6 +18,7 @@ import { type AgentSession, agentSessions } from "../kinds.ts";
 import type { SandboxWaits } from "../sandbox-waits.ts";
 import type { ChangeFeed } from "./change-feed.ts";
 import type { SessionDeletion } from "./deletion.ts";
+import type { LostLogs } from "./lost-logs.ts";
 import {
   expiryOf,
   isCompleted,
@@ -40,6 +41,7 @@ export interface AgentSessionControllerDeps extends ReferencesDeps {
   client: Pick<KubeClient, "get" | "delete">;
   log: Pick<OperatorLog, "emitEvents" | "statusOf" | "snapshotOf">;
   changes: ChangeFeed;
+  lostLogs: Pick<LostLogs, "watch">;
   waits: Pick<SandboxWaits, "of" | "watch">;
   start: SessionStart;
   deletion: SessionDeletion;
@@ -73,6 +75,7 @@ export class AgentSessionController implements Controller {
       watchMapped(deps.vaults, (_vault, key) => waitingFor("vault", key)),
       watchMapped(deps.pools, (_pool, key) => waitingFor("pool", refOf(key).name, mayNeedWorker)),
       deps.changes.watch,
+      deps.lostLogs.watch,
       deps.waits.watch,
     ];
   }
@@ -97,8 +100,8 @@ export class AgentSessionController implements Controller {
     const pinned = sessionRefOf(session);
     const found = pinned === undefined ? null : (await log.statusOf([pinned]))[0];
     if (pinned !== undefined && found) return this.#follow(session, pinned, found);
-    if (session.status?.sessionId !== undefined) return this.#lost(session);
     if (expiryOf(session) <= this.#deps.clock.now()) return this.#expire(session);
+    if (session.status?.sessionId !== undefined) return this.#lost(session);
     const begun = await start.begin(session, context);
     if ("kind" in begun) return begun;
     const made = (await log.statusOf([begun]))[0];
@@ -189,10 +192,10 @@ export class AgentSessionController implements Controller {
     const message = `the log of session ${id} is not in Redis any more: restore it from a backup, or delete this AgentSession and create it again`;
     await this.#deps.status.writeWithoutLog(session, {
       state: "Failed",
-      conditions: notWithoutHelp("Failed", message),
+      conditions: notWithoutHelp("LogLost", message),
       final: true,
     });
-    return stalled("Failed", message);
+    return stalled("LogLost", message);
   }
 
   async #storeDown(session: AgentSession, error: unknown): Promise<Outcome> {

@@ -11,6 +11,7 @@ import type { Logger } from "../../runtime/logger.ts";
 import type { Rng } from "../../runtime/rng.ts";
 import type { OperatorLog, SessionRef } from "../../sessions/session-log.ts";
 import { type AgentSession, agentSessions, type Pod, pods } from "../kinds.ts";
+import type { Erasures } from "./erasures.ts";
 import { warning } from "./events.ts";
 import { sessionRefOf } from "./session-ref.ts";
 
@@ -22,6 +23,7 @@ export interface SessionDeletionDeps {
   >;
   /** Sandbox pods, with the index `session` (UID of the AgentSession). */
   pods: Informer<Pod>;
+  erasures: Pick<Erasures, "note">;
   events: EventSink;
   clock: Pick<Clock, "now">;
   rng: Rng;
@@ -38,7 +40,8 @@ const LOOK_MS = 500;
 
 /**
  * The end of an AgentSession: stop the session, delete its pods, erase its log, let the object go.
- * Each step may be repeated; the object stays until all are done or the time is up.
+ * Each step may be repeated; the object stays until all are done or the time is up. A log that is
+ * left then is erased later: see `Erasures`.
  */
 export class SessionDeletion {
   readonly #deps: SessionDeletionDeps;
@@ -60,10 +63,10 @@ export class SessionDeletion {
     try {
       const done = await this.#cleanUp(session, ref, age, signal);
       if (!done && age < GIVE_UP_MS) return waiting("Progressing", LOOK_MS);
-      if (!done) this.#forced(session, "its sandbox pods are still terminating");
+      if (!done) await this.#forced(session, ref, "its sandbox pods are still terminating");
     } catch (error) {
       if (age < GIVE_UP_MS) throw error;
-      this.#forced(session, `its log could not be erased (${describeError(error)})`);
+      await this.#forced(session, ref, `its log could not be erased (${describeError(error)})`);
     }
     await this.#letGo(session, signal);
     this.#deps.forget(session, ref);
@@ -128,10 +131,21 @@ export class SessionDeletion {
     return found.length;
   }
 
-  #forced(session: AgentSession, why: string): void {
-    const note = `the finalizer was removed although ${why}; what is left of session "${session.metadata.name}" has label ${LABELS.session}=${uidOf(session)}`;
+  async #forced(session: AgentSession, ref: SessionRef | undefined, why: string): Promise<void> {
+    const log = ref === undefined ? "" : `; ${await this.#later(session, ref)}`;
+    const note = `the finalizer was removed although ${why}; pods that are left of session "${session.metadata.name}" have label ${LABELS.session}=${uidOf(session)}${log}`;
     this.#deps.events.record(agentSessions, session, warning("CleanupForced", note));
     this.#deps.logger.warn({ name: session.metadata.name, reason: why }, "clean-up forced");
+  }
+
+  /** Says what becomes of the log. Whatever happens, a namespace that is being deleted must not hang. */
+  async #later(session: AgentSession, ref: SessionRef): Promise<string> {
+    try {
+      await this.#deps.erasures.note(session, ref);
+      return `log ${ref.id} is erased as soon as Redis can be used`;
+    } catch (error) {
+      return `log ${ref.id} stays in Redis, because it could not be noted for later (${describeError(error)}): delete its keys by hand`;
+    }
   }
 
   async #letGo(session: AgentSession, signal: AbortSignal): Promise<void> {
