@@ -1,3 +1,4 @@
+import { parseExact } from "../protocol/exact-json.ts";
 import type { NewSessionEvent, SessionEvent } from "../protocol/session-event.ts";
 import { withDeadline } from "../runtime/abort.ts";
 import type { Clock } from "../runtime/clock.ts";
@@ -169,7 +170,7 @@ export class Journal {
 /** The event's data is plain JSON by its schema; a round trip drops members that are undefined. */
 export function toNewEvent(event: NewSessionEvent): NewEvent {
   try {
-    const data: NewEvent["data"] = JSON.parse(JSON.stringify(event.data));
+    const data: NewEvent["data"] = parseExact(JSON.stringify(event.data));
     return { id: event.id, type: event.type, data };
   } catch (cause) {
     throw new AppError("INTERNAL", `event ${event.type} is not JSON: ${describeError(cause)}`);

@@ -1,3 +1,4 @@
+import { isNumberText } from "../protocol/exact-json.ts";
 import { LIMITS } from "../protocol/session-event.ts";
 
 /** What the model reads where a tool printed nothing: blank blocks are refused by the model's API. */
@@ -40,7 +41,7 @@ export function wellFormed<T>(value: T): T;
 export function wellFormed(value: unknown): unknown {
   if (typeof value === "string") return value.toWellFormed();
   if (Array.isArray(value)) return value.map((member: unknown) => wellFormed(member));
-  if (typeof value !== "object" || value === null) return value;
+  if (typeof value !== "object" || value === null || isNumberText(value)) return value;
   return Object.fromEntries(
     Object.entries(value).map(([key, member]) => [key.toWellFormed(), wellFormed(member)]),
   );

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { withPlainNumbers } from "../protocol/exact-json.ts";
 import type { SessionEvent } from "../protocol/session-event.ts";
 import type { ModelTool } from "./model.ts";
 import { headAndTail } from "./safe-text.ts";
@@ -41,7 +42,7 @@ export function readSessionEvents(
   events: readonly SessionEvent[],
   rawInput: unknown,
 ): { content: string; isError: boolean } {
-  const parsed = input.safeParse(rawInput);
+  const parsed = input.safeParse(withPlainNumbers(rawInput));
   if (!parsed.success) {
     return { content: `Invalid input. ${z.prettifyError(parsed.error)}`, isError: true };
   }

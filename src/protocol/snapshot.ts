@@ -4,6 +4,7 @@ import { agentSpec } from "../api/agent.ts";
 import { sessionRepository } from "../api/agent-session.ts";
 import { credentialVaultSpec } from "../api/credential-vault.ts";
 import { sandboxTemplateSpec } from "../api/sandbox-template.ts";
+import { isNumberText, withPlainNumbers } from "./exact-json.ts";
 
 /**
  * What a session was made from, frozen at its creation: later edits of an Agent or template change
@@ -30,8 +31,12 @@ export function revisionOf(value: unknown): string {
   return createHash("sha256").update(canonicalJson(value)).digest("hex").slice(0, 16);
 }
 
-/** JSON with sorted keys and no undefined members: equal values give equal text. */
+/**
+ * JSON with sorted keys and no undefined members: equal values give equal text. A number counts by its
+ * value, so that a reader that keeps its text and one that does not come to the same.
+ */
 export function canonicalJson(value: unknown): string {
+  if (isNumberText(value)) return JSON.stringify(withPlainNumbers(value));
   if (Array.isArray(value)) return `[${value.map(canonicalJson).join(",")}]`;
   if (typeof value === "object" && value !== null) {
     const members = Object.entries(value)

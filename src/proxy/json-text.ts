@@ -1,21 +1,10 @@
+import { keepNumberText } from "../protocol/exact-json.ts";
 import { AppError } from "../runtime/errors.ts";
 
 /**
  * JSON from the network, read so that what we decided on is what we pass on: a repeated key or deep
  * nesting is refused, and numbers keep their exact text (`12345678901234567890`, `1.0`, `1e400`).
  */
-
-declare global {
-  // In Node since version 21, not yet in TypeScript's libraries.
-  interface JSON {
-    rawJSON(text: string): object;
-    isRawJSON(value: unknown): boolean;
-    parse(
-      text: string,
-      reviver: (key: string, value: unknown, context: { source?: string }) => unknown,
-    ): unknown;
-  }
-}
 
 /** Throws INPUT_INVALID; the text is never quoted. */
 export function parseJsonText(text: string, maxDepth: number): unknown {
@@ -25,11 +14,6 @@ export function parseJsonText(text: string, maxDepth: number): unknown {
   } catch {
     throw invalid("it is not JSON");
   }
-}
-
-function keepNumberText(_key: string, value: unknown, context: { source?: string }): unknown {
-  if (typeof value !== "number" || context.source === undefined) return value;
-  return String(value) === context.source ? value : JSON.rawJSON(context.source);
 }
 
 /**

@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, it } from "@jest/globals";
+import { parseExact } from "../../src/protocol/exact-json.ts";
 import { hasCode } from "../../src/runtime/errors.ts";
 import type { LogBackend } from "../../src/sessions/backend.ts";
 import type {
@@ -194,6 +195,26 @@ export function describeSessionLog(name: string, open: () => Promise<StoreUnderT
         await log.createSession(newSession(ref, { events: [odd] }));
 
         expect((await all(log.getEvents(ref)))[0]?.data).toEqual(odd.data);
+      });
+
+      it("numbers keep their digits, through every reader", async () => {
+        const { log, operator, bench } = await setUp();
+        const ref = newRef();
+        const text = '{"id":1234567890123456789,"price":10.0,"far":[1e400,{"small":-0}]}';
+        const exact = event("user.message", { content: [], input: parseExact(text) });
+
+        await log.createSession(newSession(ref));
+        await log.emitEvents(ref, [exact], { idempotencyKey: exact.id });
+        await operator.emitEvents(ref, [exact], { idempotencyKey: `${exact.id}-again` });
+        const lease = await bench.worker("a").claimOne();
+        await lease.emitEvents([{ ...exact, id: `${exact.id}-3` }], {});
+
+        const inputs = async (events: AsyncIterable<StoredEvent>) =>
+          (await all(events)).flatMap(({ data }) =>
+            isRecord(data) && data["input"] !== undefined ? [JSON.stringify(data["input"])] : [],
+          );
+        expect(await inputs(log.getEvents(ref))).toEqual([text, text, text]);
+        expect(await inputs(lease.getEvents())).toEqual([text, text, text]);
       });
     });
 
@@ -1195,6 +1216,10 @@ class TestWorker {
     await loop;
     return taken;
   }
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 async function all<T>(source: AsyncIterable<T>): Promise<T[]> {

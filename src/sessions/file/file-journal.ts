@@ -1,5 +1,6 @@
 import { mkdir, readdir, readFile, rename, truncate, unlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { parseExact } from "../../protocol/exact-json.ts";
 import type { SessionSnapshot } from "../../protocol/snapshot.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { AppError, codeOf, describeError } from "../../runtime/errors.ts";
@@ -168,7 +169,7 @@ async function restoreLog(path: string, deps: FileJournalDeps): Promise<LogImage
   const keys: LogImage["keys"] = new Map();
   let state: LogState | undefined;
   for (const json of steps) {
-    const step: StepRecord = JSON.parse(json);
+    const step = parseExact<StepRecord>(json);
     state = step.s;
     events.push(...step.e);
     if (step.k !== undefined) keys.set(step.k.key, { first: step.k.first, ms: step.k.ms });

@@ -1,3 +1,4 @@
+import { copyExact } from "../../protocol/exact-json.ts";
 import type { SessionSnapshot } from "../../protocol/snapshot.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { ClaimBatch, Delta, HeldLease, LogBackend, LogWatcher, Page } from "../backend.ts";
@@ -69,7 +70,7 @@ export class MemoryBackend implements LogBackend {
         gen,
         src: session.source,
         wake: session.wake ?? true,
-        events: structuredClone(session.events),
+        events: copyExact(session.events),
       },
       this.#around(existing),
     );
@@ -92,7 +93,7 @@ export class MemoryBackend implements LogBackend {
   ): Promise<AppendReply> {
     return await this.#step(ref, durability, (log) => {
       const known = log?.keys.get(op.key)?.first;
-      const own = { ...op, known, events: structuredClone(op.events) };
+      const own = { ...op, known, events: copyExact(op.events) };
       return rules.appendExternal(log?.state ?? null, own, this.#around(log));
     });
   }
@@ -105,7 +106,7 @@ export class MemoryBackend implements LogBackend {
     return await this.#step(ref, options.durability, (log) =>
       rules.appendLeased(
         log?.state ?? null,
-        { ...op, events: structuredClone(op.events) },
+        { ...op, events: copyExact(op.events) },
         this.#around(log),
       ),
     );
@@ -185,7 +186,7 @@ export class MemoryBackend implements LogBackend {
     const slice = page.reverse
       ? log.events.slice(Math.max(from, to - page.limit), Math.max(from, to)).toReversed()
       : log.events.slice(from, Math.min(to, from + page.limit));
-    return Promise.resolve(structuredClone(slice));
+    return Promise.resolve(copyExact(slice));
   }
 
   watch(ref: SessionRef, watcher: LogWatcher): () => void {

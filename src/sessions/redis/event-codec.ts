@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
-import { type Json, LIMITS } from "../../protocol/session-event.ts";
+import { parseExact } from "../../protocol/exact-json.ts";
+import { LIMITS } from "../../protocol/session-event.ts";
 import { AppError } from "../../runtime/errors.ts";
 import type { NewEvent, StoredEvent } from "../session-log.ts";
 
@@ -51,7 +52,7 @@ export async function decodeEntries(
     if (json === null || json === undefined) {
       throw new AppError("INTERNAL", `the payload of event ${eventId} is missing from Redis`);
     }
-    const data: Json = JSON.parse(json);
+    const data = parseExact(json);
     return {
       id: eventId,
       type,
