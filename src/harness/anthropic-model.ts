@@ -1,5 +1,6 @@
 import Anthropic, { APIConnectionError, APIError } from "@anthropic-ai/sdk";
-import { Stream } from "@anthropic-ai/sdk/streaming";
+import { createParser } from "eventsource-parser";
+import { parseExact } from "../protocol/exact-json.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { describeError, isAbort } from "../runtime/errors.ts";
 import { MessageAssembly } from "./message-assembly.ts";
@@ -9,9 +10,9 @@ import {
   type ModelAnswer,
   type ModelCall,
   ModelError,
-  type ModelErrorKind,
   type ModelRequest,
 } from "./model.ts";
+import { kindOfErrorEvent, kindOfStatus, retryAfterMs } from "./model-failures.ts";
 import { withCacheBreakpoints } from "./transcript.ts";
 
 export interface AnthropicModelDeps {
@@ -27,8 +28,13 @@ export interface AnthropicModelDeps {
  * than `stallMs` in an open stream means that nobody is there.
  */
 const TIMEOUTS = { firstByteMs: 180_000, stallMs: 90_000 };
-/** The SDK's own timer; ours are nearer. */
-const SDK_TIMEOUT_MS = 3_600_000;
+/** Of one answer from its request to its end, whatever comes meanwhile. */
+const ANSWER_DEADLINE_MS = 3_600_000;
+/** Of one answer, and of one event in it. */
+const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
+const MAX_EVENT_CHARS = 4 * 1024 * 1024;
+/** So long a connection whose answer is complete may still take to end by itself. */
+const DRAIN_MS = 1000;
 
 export class AnthropicModel implements Model {
   readonly #deps: AnthropicModelDeps;
@@ -43,7 +49,7 @@ export class AnthropicModel implements Model {
       fetch: deps.fetch,
       // Retries are the harness's: it must log each attempt and keep previews apart.
       maxRetries: 0,
-      timeout: SDK_TIMEOUT_MS,
+      timeout: ANSWER_DEADLINE_MS,
       // The SDK logs what it cannot parse, and that is the user's content.
       logLevel: "off",
     });
@@ -59,7 +65,7 @@ export class AnthropicModel implements Model {
       call.signal.throwIfAborted();
       throw watchdog.signal.aborted
         ? new ModelError("timeout", "the model sent nothing for too long")
-        : classify(error);
+        : classify(error, this.#deps.clock.now());
     } finally {
       watchdog.stop();
     }
@@ -80,17 +86,58 @@ export class AnthropicModel implements Model {
         signal,
       })
       .asResponse();
+    if (response.body === null) throw new ModelError("malformed", "the model's answer is empty");
     const assembly = new MessageAssembly(call.onText);
-    const reading = new AbortController();
-    for await (const { event, data } of Stream.rawEvents(response, reading)) {
-      watchdog.restart(stallMs);
-      signal.throwIfAborted();
-      if (event === "error") throw streamError(data);
-      if (data !== "") assembly.add(parse(data));
+    const parser = eventParser(assembly);
+    const decoder = new TextDecoder();
+    const reader: BodyReader = response.body.getReader();
+    let bytes = 0;
+    try {
+      while (!assembly.done) {
+        const { value, done } = await reader.read();
+        signal.throwIfAborted();
+        if (done) break;
+        watchdog.restart(stallMs);
+        bytes += value.length;
+        if (bytes > MAX_ANSWER_BYTES) throw malformed("it is too large");
+        parser.feed(decoder.decode(value, { stream: true }));
+      }
+      return assembly.finish();
+    } finally {
+      this.#letEnd(reader);
     }
-    signal.throwIfAborted();
-    return assembly.finish();
   }
+
+  /** What still comes is dropped; a connection that ends by itself meanwhile can be used again. */
+  #letEnd(reader: BodyReader): void {
+    const isOver = async () => {
+      while (!(await reader.read()).done);
+    };
+    const drop = () => {
+      reader.cancel().catch(() => {});
+    };
+    const stopWaiting = this.#deps.clock.timer(DRAIN_MS, drop);
+    isOver().catch(drop).finally(stopWaiting);
+  }
+}
+
+type BodyReader = ReadableStreamDefaultReader<Uint8Array>;
+
+/** Gives each event of the stream to `assembly`. Says by throwing that the stream is of no use. */
+function eventParser(assembly: MessageAssembly) {
+  return createParser({
+    maxBufferSize: MAX_EVENT_CHARS,
+    onEvent: ({ data }) => {
+      if (assembly.done || data === "") return;
+      const value = parse(data);
+      // The type in the data decides: some gateways give every event the same name, or none.
+      if (isRecord(value) && value["type"] === "error") throw streamError(value["error"]);
+      assembly.add(value);
+    },
+    onError: (error) => {
+      if (error.type === "max-buffer-size-exceeded") throw malformed("an event is too large");
+    },
+  });
 }
 
 /** Aborts its signal when it is not restarted in time. */
@@ -141,23 +188,27 @@ function bodyOf(request: ModelRequest): Record<string, unknown> {
 
 function parse(data: string): unknown {
   try {
-    return JSON.parse(data);
+    return parseExact(data);
   } catch {
-    throw new ModelError("malformed", "the model's answer cannot be read: not JSON");
+    throw malformed("not JSON");
   }
 }
 
-/** An error event inside a 200 stream, by its type: the status said nothing. */
-function streamError(data: string): ModelError {
-  const parsed: unknown = parse(data);
-  const error =
-    typeof parsed === "object" && parsed !== null && "error" in parsed ? parsed.error : undefined;
-  const type =
-    typeof error === "object" && error !== null && "type" in error ? error.type : undefined;
-  return new ModelError(kindOfType(type) ?? "server_error", describeError(error));
+function malformed(why: string): ModelError {
+  return new ModelError("malformed", `the model's answer cannot be read: ${why}`);
 }
 
-function classify(error: unknown): unknown {
+function streamError(error: unknown): ModelError {
+  const type = isRecord(error) ? error["type"] : undefined;
+  const message = describeError(error);
+  return new ModelError(kindOfErrorEvent(type, message), message);
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null;
+}
+
+function classify(error: unknown, now: number): unknown {
   if (isModelError(error)) return error;
   if (error instanceof APIConnectionError || isAbort(error)) {
     return new ModelError("connection", `the model cannot be reached: ${describeError(error)}`);
@@ -167,7 +218,7 @@ function classify(error: unknown): unknown {
     return new ModelError(
       kindOfStatus(error.status, error.type, message),
       sentenceOf(error, message),
-      retryAfterMs(error.headers),
+      retryAfterMs(error.headers?.get("retry-after"), now),
     );
   }
   // The body broke off: undici says so in errors of many shapes, and nothing else throws here.
@@ -181,56 +232,4 @@ function sentenceOf({ status, error: body }: APIError, message: string): string 
     typeof inner === "object" && inner !== null && "message" in inner ? inner.message : undefined;
   const what = status === 401 || status === 403 ? "refused the credential" : "answered an error";
   return `the model ${what} (status ${status}): ${typeof said === "string" ? said : message}`;
-}
-
-function kindOfStatus(status: unknown, type: unknown, message: string): ModelErrorKind {
-  switch (status) {
-    case 400:
-      return /prompt is too long|context window|too many tokens/i.test(message)
-        ? "too_long"
-        : "refused";
-    case 413:
-      return "too_long";
-    case 401:
-    case 403:
-      return "unauthorized";
-    case 402:
-      return "billing";
-    case 408:
-    case 504:
-      return "timeout";
-    case 429:
-      return "rate_limited";
-    case 529:
-      return "overloaded";
-    default:
-      return (
-        kindOfType(type) ??
-        (typeof status === "number" && status < 500 ? "refused" : "server_error")
-      );
-  }
-}
-
-function kindOfType(type: unknown): ModelErrorKind | undefined {
-  switch (type) {
-    case "overloaded_error":
-      return "overloaded";
-    case "rate_limit_error":
-      return "rate_limited";
-    case "timeout_error":
-      return "timeout";
-    case "billing_error":
-      return "billing";
-    case "authentication_error":
-    case "permission_error":
-      return "unauthorized";
-    default:
-      return undefined;
-  }
-}
-
-/** Seconds only: dates are not used by the API. */
-function retryAfterMs(headers: Headers | undefined): number | undefined {
-  const seconds = Number(headers?.get("retry-after") ?? Number.NaN);
-  return Number.isFinite(seconds) && seconds >= 0 ? seconds * 1000 : undefined;
 }

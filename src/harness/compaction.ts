@@ -1,5 +1,6 @@
-import type { SessionEvent } from "../protocol/session-event.ts";
+import { LIMITS, type SessionEvent } from "../protocol/session-event.ts";
 import type { ModelMessage, ModelRequest, ModelTool } from "./model.ts";
+import { WINDOW_EXCEEDED } from "./stop-reasons.ts";
 import { buildTranscript } from "./transcript.ts";
 
 /** Decides when and where history is replaced by a summary. Pure; the log keeps everything. */
@@ -14,6 +15,10 @@ const COMPACT_AT = 0.8;
 const KEEP = 0.3;
 /** JSON characters in a token; low, so that the estimate errs on the safe side. */
 const CHARS_PER_TOKEN = 3.5;
+/** Share of the room that a request may fill whose results are cut. */
+const SHRINK_TO = 0.7;
+/** Results of fewer characters tell a model nothing. */
+const MIN_RESULT_CHARS = 500;
 /** Longest summary, in tokens. */
 const SUMMARY_TOKENS = 4096;
 
@@ -21,6 +26,8 @@ export type CompactionPlan =
   | { kind: "none" }
   /** Events up to `to` are to be replaced. */
   | { kind: "compact"; to: number }
+  /** Nothing is left that could be replaced; with results of at most so many characters it fits. */
+  | { kind: "shrink"; resultChars: number }
   /** Too large, and nothing is left that could be replaced. */
   | { kind: "stuck" };
 
@@ -40,8 +47,9 @@ export interface CompactionInput {
 }
 
 export function planCompaction(input: CompactionInput): CompactionPlan {
-  const { events, upto, window, fixedTokens, forced } = input;
+  const { events, upto, window, fixedTokens } = input;
   const room = window.contextTokens - window.maxOutputTokens;
+  const forced = input.forced || endedAtWindow(events, upto);
   const size = contextTokens(events, upto, fixedTokens);
   if (!forced && size <= room * COMPACT_AT) return { kind: "none" };
   const cuts = cutPoints(events, upto);
@@ -49,7 +57,35 @@ export function planCompaction(input: CompactionInput): CompactionPlan {
     estimateTokens(buildTranscript(eventsAfter(events, to), upto)) + fixedTokens;
   const to = cuts.find((cut) => kept(cut) <= room * KEEP) ?? cuts.at(-1);
   if (to !== undefined) return { kind: "compact", to };
-  return forced || size > room ? { kind: "stuck" } : { kind: "none" };
+  if (!forced && size <= room) return { kind: "none" };
+  // What was refused fits by the estimate, so the estimate is no measure: half of it is.
+  const whole = estimateTokens(buildTranscript(events, upto));
+  const free = room * SHRINK_TO - fixedTokens;
+  const resultChars = charsToFit(events, upto, forced ? Math.min(free, whole / 2) : free);
+  if (resultChars !== undefined) return { kind: "shrink", resultChars };
+  return input.forced || size > room ? { kind: "stuck" } : { kind: "none" };
+}
+
+/** The largest limit for tool results with which the messages have at most `tokens`. */
+function charsToFit(
+  events: readonly SessionEvent[],
+  upto: number,
+  tokens: number,
+): number | undefined {
+  let chars: number = LIMITS.toolResultChars / 2;
+  for (; chars >= MIN_RESULT_CHARS; chars = Math.floor(chars / 2)) {
+    if (estimateTokens(buildTranscript(events, upto, chars)) <= tokens) return chars;
+  }
+  return undefined;
+}
+
+/** The last answer broke off because the window was full, and nothing has been done about it since. */
+function endedAtWindow(events: readonly SessionEvent[], upto: number): boolean {
+  const last = events.findLast(
+    ({ seq, type }) =>
+      seq <= upto && (type === "model.request_end" || type === "context.compacted"),
+  );
+  return last?.type === "model.request_end" && last.data.stop_reason === WINDOW_EXCEEDED;
 }
 
 /** The answer itself holds what an intent says, and was counted. */
@@ -71,12 +107,11 @@ export function contextTokens(
   );
   if (last?.type !== "model.request_end" || last.data.partial === true) return whole;
   const { usage } = last.data;
-  const counted =
-    usage.input_tokens +
-    usage.cache_creation_input_tokens +
-    usage.cache_read_input_tokens +
-    usage.output_tokens;
-  if (counted === 0) return whole;
+  const read =
+    usage.input_tokens + usage.cache_creation_input_tokens + usage.cache_read_input_tokens;
+  // The endpoint has not said how much it read.
+  if (read === 0) return whole;
+  const counted = read + usage.output_tokens;
   const since = visible.filter((event) => event.seq > last.seq && !UNSHOWN.has(event.type));
   return counted + estimateTokens(since.map((event) => event.data));
 }
@@ -114,7 +149,10 @@ const INSTRUCTION =
   "the state of files and other work, what was tried and failed, names and values that are still needed, " +
   "and what remains to be done. Answer with the summary only and call no tool.";
 
-/** The request for a summary of the events up to `to`: the same prefix as always, so it is cached. */
+/**
+ * The request for a summary of the events up to `to`: the same prefix as always, so it is cached. When
+ * it has more than `room` tokens, the results in it are cut.
+ */
 export function summaryRequest(
   events: readonly SessionEvent[],
   to: number,
@@ -124,8 +162,12 @@ export function summaryRequest(
     system: string | undefined;
     tools: readonly ModelTool[];
   },
+  room: number,
 ): ModelRequest {
-  const messages: ModelMessage[] = buildTranscript(events, to).map((message, index, all) =>
+  const free = room - estimateTokens(base.tools) - estimateTokens(base.system ?? "");
+  const fits = estimateTokens(buildTranscript(events, to)) <= free;
+  const chars = fits ? undefined : (charsToFit(events, to, free) ?? MIN_RESULT_CHARS);
+  const messages: ModelMessage[] = buildTranscript(events, to, chars).map((message, index, all) =>
     index === all.length - 1
       ? { ...message, content: [...message.content, { type: "text", text: INSTRUCTION }] }
       : message,

@@ -58,52 +58,104 @@ describe("a stream", () => {
     });
   });
 
-  it("loses a call that the output limit cut in two, and nothing else", () => {
-    const answer = assemble(
-      start,
-      block(0, { type: "text", text: "" }),
-      delta(0, { type: "text_delta", text: "a" }),
-      block(1, tool),
-      delta(1, { type: "input_json_delta", partial_json: '{"x":' }),
-      ...end("max_tokens"),
-    );
+  it.each(["max_tokens", "model_context_window_exceeded"])(
+    "that ends by %s inside a call says so of that call alone",
+    (reason) => {
+      const answer = assemble(
+        start,
+        block(0, { type: "text", text: "" }),
+        delta(0, { type: "text_delta", text: "a" }),
+        block(1, tool),
+        block(2, tool),
+        delta(2, { type: "input_json_delta", partial_json: '{"x":' }),
+        ...end(reason),
+      );
 
-    expect(answer.content).toEqual([{ type: "text", text: "a" }]);
-    expect(answer.cutCall).toBe(tool.name);
-  });
+      expect(answer.content).toEqual([{ type: "text", text: "a" }, tool, tool]);
+      expect([...answer.faults]).toEqual([[2, "cut"]]);
+    },
+  );
 
-  it("cut before the first character of a call's input leaves the call out: nobody meant it to be empty", () => {
+  it("cut before the first character of a call's input: nobody meant it to be empty", () => {
     const answer = assemble(start, block(0, tool), ...end("max_tokens"));
 
-    expect(answer).toMatchObject({ content: [], cutCall: tool.name });
+    expect([...answer.faults]).toEqual([[0, "cut"]]);
+  });
+
+  it("whose last call is whole has no fault, although the limit came right after it", () => {
+    const input = delta(0, { type: "input_json_delta", partial_json: '{"x":1}' });
+    const answer = assemble(start, block(0, tool), input, ...end("max_tokens"));
+
+    expect(answer).toMatchObject({ content: [{ ...tool, input: { x: 1 } }], faults: new Map() });
+  });
+
+  it.each(["{", "[1]", "10.0", "null", `{"x":${"[".repeat(100)}${"]".repeat(100)}}`])(
+    "with a call whose input is %s keeps the call and says that it cannot be made",
+    (json) => {
+      const input = delta(0, { type: "input_json_delta", partial_json: json });
+      const answer = assemble(start, block(0, tool), input, ...end("tool_use"));
+
+      expect(answer.content).toEqual([tool]);
+      expect([...answer.faults]).toEqual([[0, "unreadable"]]);
+    },
+  );
+
+  it("keeps the digits of a call's numbers", () => {
+    const json = '{"id":1234567890123456789,"price":10.0,"far":[1e400]}';
+    const input = delta(0, { type: "input_json_delta", partial_json: json });
+    const answer = assemble(start, block(0, tool), input, ...end("tool_use"));
+
+    expect(JSON.stringify(answer.content[0]?.["input"])).toBe(json);
+  });
+
+  it("ends with message_stop, whatever follows", () => {
+    const text = block(0, { type: "text", text: "a" });
+    const answer = assemble(start, text, ...end("end_turn"), block(0, tool), { type: 7 });
+
+    expect(answer).toMatchObject({
+      content: [{ type: "text", text: "a" }],
+      stopReason: "end_turn",
+    });
+  });
+
+  it.each([
+    { type: "message_start", message: {} },
+    { type: "message_start", message: { usage: null } },
+    { type: "message_start", message: { usage: { input_tokens: "many", output_tokens: 1.5 } } },
+    { type: "message_start" },
+  ])("without counts has none: %j", (begin) => {
+    const finish = [{ type: "message_delta", delta: {}, usage: null }, { type: "message_stop" }];
+    const answer = assemble(begin, block(0, { type: "text", text: "a" }), ...finish);
+
+    expect(answer).toMatchObject({
+      stopReason: "end_turn",
+      usage: { input_tokens: 0, output_tokens: 0 },
+    });
+  });
+
+  it("may number its blocks as it likes, and hold blocks and reasons of times to come", () => {
+    const answer = assemble(
+      start,
+      block(3, { type: "text", text: "a" }),
+      block(1, { type: "hologram", of: 1 }),
+      delta(1, { type: "hologram_delta", more: 1 }),
+      ...end("out_of_ideas"),
+    );
+
+    expect(answer).toMatchObject({
+      content: [{ text: "a" }, { type: "hologram", of: 1 }],
+      stopReason: "out_of_ideas",
+    });
   });
 
   it.each([
     { name: "ends early", events: [start, block(0, { type: "text", text: "" })] },
     {
-      name: "holds broken input",
-      events: [
-        start,
-        block(0, tool),
-        delta(0, { type: "input_json_delta", partial_json: "{" }),
-        ...end("tool_use"),
-      ],
-    },
-    {
-      name: "holds input that is no object",
-      events: [
-        start,
-        block(0, tool),
-        delta(0, { type: "input_json_delta", partial_json: "[1]" }),
-        ...end("tool_use"),
-      ],
-    },
-    {
       name: "has a delta without a block",
       events: [start, delta(0, { type: "text_delta", text: "a" })],
     },
-    { name: "has a block out of order", events: [start, block(1, tool)] },
-    { name: "is not what the API defines", events: [{ type: "message_start" }] },
+    { name: "has a block that begins twice", events: [start, block(1, tool), block(1, tool)] },
+    { name: "is not what the API defines", events: [{ type: "content_block_start", index: "a" }] },
   ])("is malformed when it $name", ({ events }) => {
     expect(() => assemble(...events)).toThrow(
       expect.objectContaining({ name: "ModelError", kind: "malformed" }),

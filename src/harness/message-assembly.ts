@@ -1,39 +1,60 @@
 import { z } from "zod";
-import { type Block, type ModelAnswer, ModelError } from "./model.ts";
+import { isNumberText, parseExact } from "../protocol/exact-json.ts";
+import { type Block, type CallFault, type ModelAnswer, ModelError } from "./model.ts";
+import { isCut } from "./stop-reasons.ts";
 
 /** Puts the events of a stream together to a message. Pure but for its own state. */
 
-const counts = z.looseObject({
-  input_tokens: z.int().nullish(),
-  output_tokens: z.int().nullish(),
-  cache_creation_input_tokens: z.int().nullish(),
-  cache_read_input_tokens: z.int().nullish(),
-});
+/** Endpoints leave counts out, or say null or nonsense: such a count is unknown. */
+const count = z.int().min(0).optional().catch(undefined);
+const counts = z
+  .looseObject({
+    input_tokens: count,
+    output_tokens: count,
+    cache_creation_input_tokens: count,
+    cache_read_input_tokens: count,
+  })
+  .optional()
+  .catch(undefined);
 
 const block = z.looseObject({ type: z.string() });
 
 const streamEvent = z.discriminatedUnion("type", [
-  z.looseObject({ type: z.literal("message_start"), message: z.looseObject({ usage: counts }) }),
+  z.looseObject({
+    type: z.literal("message_start"),
+    message: z.looseObject({ usage: counts }).optional().catch(undefined),
+  }),
   z.looseObject({ type: z.literal("content_block_start"), index: z.int(), content_block: block }),
   z.looseObject({
     type: z.literal("content_block_delta"),
     index: z.int(),
     delta: z.looseObject({ type: z.string() }),
   }),
-  z.looseObject({ type: z.literal("content_block_stop"), index: z.int() }),
+  z.looseObject({ type: z.literal("content_block_stop") }),
   z.looseObject({
     type: z.literal("message_delta"),
     delta: z.looseObject({ stop_reason: z.string().nullish() }),
-    usage: counts.nullish(),
+    usage: counts,
   }),
   z.looseObject({ type: z.literal("message_stop") }),
   z.looseObject({ type: z.literal("ping") }),
 ]);
 type StreamEvent = z.output<typeof streamEvent>;
 
+/** Levels of objects and lists in the input of a call; the proxy before MCP servers takes no more. */
+const MAX_INPUT_DEPTH = 48;
+/** Blocks of one answer. */
+const MAX_BLOCKS = 1000;
+
+interface OpenBlock {
+  block: Block;
+  /** The input of a call, as it came. */
+  json: string[];
+}
+
 export class MessageAssembly {
-  readonly #blocks: Block[] = [];
-  readonly #json = new Map<number, string>();
+  /** By the index that the stream gave each; in the order in which they began. */
+  readonly #blocks = new Map<number, OpenBlock>();
   readonly #usage = { input: 0, output: 0, write: 0, read: 0 };
   #stopReason: string | undefined;
   #done = false;
@@ -43,8 +64,14 @@ export class MessageAssembly {
     this.#onText = onText;
   }
 
+  /** The message has ended: whatever follows in the stream is no part of it. */
+  get done(): boolean {
+    return this.#done;
+  }
+
   /** Takes one event; throws ModelError `malformed` when it is out of place. */
   add(value: unknown): void {
+    if (this.#done) return;
     const parsed = streamEvent.safeParse(value);
     // The API may add event types; those it has must be right.
     if (!parsed.success) {
@@ -56,29 +83,26 @@ export class MessageAssembly {
 
   /** The whole message; throws ModelError `malformed` when the stream has ended too early. */
   finish(): ModelAnswer {
-    if (!this.#done || this.#stopReason === undefined) {
-      throw malformed("the stream ended before the message did");
-    }
-    const cutOff = this.#stopReason === "max_tokens";
-    let cutCall: string | undefined;
-    const content = this.#blocks.flatMap((item, index) => {
-      if (item.type !== "tool_use") return [item];
-      const json = this.#json.get(index) ?? "";
-      const input = parseInput(json, item["input"]);
-      const unbegun = cutOff && json === "" && index === this.#blocks.length - 1;
-      if (input !== undefined && !unbegun) return [{ ...item, input }];
-      // The output limit fell inside this call: it cannot be run, and half of it is no valid history.
-      if (cutOff) {
-        cutCall = textOf(item["name"]);
-        return [];
-      }
-      throw malformed("the input of a tool call is not a JSON object");
+    if (!this.#done) throw malformed("the stream ended before the message did");
+    const open = [...this.#blocks.values()];
+    const called = open.some(({ block: { type } }) => type === "tool_use");
+    const stopReason = this.#stopReason ?? (called ? "tool_use" : "end_turn");
+    const faults = new Map<number, CallFault>();
+    const content = open.map(({ block: item, json }, index): Block => {
+      if (item.type !== "tool_use") return item;
+      const isLast = index === open.length - 1;
+      const text = json.join("");
+      const cut = isLast && isCut(stopReason);
+      // Cut before the first character of its input: nobody meant it to be empty.
+      const input = cut && text === "" ? undefined : readInput(text, item["input"]);
+      if (input === undefined) faults.set(index, cut ? "cut" : "unreadable");
+      return { ...item, input: input ?? {} };
     });
     const { input, output, write, read } = this.#usage;
     return {
       content,
-      stopReason: this.#stopReason,
-      ...(cutCall === undefined ? {} : { cutCall }),
+      stopReason,
+      faults,
       usage: {
         input_tokens: input,
         output_tokens: output,
@@ -91,18 +115,19 @@ export class MessageAssembly {
   #apply(event: StreamEvent): void {
     switch (event.type) {
       case "message_start":
-        this.#count(event.message.usage);
+        this.#count(event.message?.usage);
         return;
       case "content_block_start":
-        if (event.index !== this.#blocks.length) throw malformed("a block is out of order");
-        this.#blocks.push({ ...event.content_block });
+        if (this.#blocks.has(event.index)) throw malformed("a block begins twice");
+        if (this.#blocks.size >= MAX_BLOCKS) throw malformed(`more than ${MAX_BLOCKS} blocks`);
+        this.#blocks.set(event.index, { block: { ...event.content_block }, json: [] });
         return;
       case "content_block_delta":
         this.#delta(event.index, event.delta);
         return;
       case "message_delta":
         this.#stopReason = event.delta.stop_reason ?? this.#stopReason;
-        if (event.usage) this.#count(event.usage);
+        this.#count(event.usage);
         return;
       case "message_stop":
         this.#done = true;
@@ -114,11 +139,11 @@ export class MessageAssembly {
   }
 
   #delta(index: number, delta: Record<string, unknown>): void {
-    const target = this.#blocks[index];
+    const target = this.#blocks.get(index);
     if (target === undefined) throw malformed("a delta belongs to no block");
     const grow = (field: string) => {
       const piece = textOf(delta[field]);
-      target[field] = textOf(target[field]) + piece;
+      target.block[field] = textOf(target.block[field]) + piece;
       return piece;
     };
     switch (delta["type"]) {
@@ -132,7 +157,7 @@ export class MessageAssembly {
         grow("signature");
         return;
       case "input_json_delta":
-        this.#json.set(index, (this.#json.get(index) ?? "") + textOf(delta["partial_json"]));
+        target.json.push(textOf(delta["partial_json"]));
         return;
       default:
         // Citations and whatever else may come change nothing a harness needs.
@@ -141,10 +166,10 @@ export class MessageAssembly {
   }
 
   #count(usage: z.output<typeof counts>): void {
-    this.#usage.input = usage.input_tokens ?? this.#usage.input;
-    this.#usage.output = usage.output_tokens ?? this.#usage.output;
-    this.#usage.write = usage.cache_creation_input_tokens ?? this.#usage.write;
-    this.#usage.read = usage.cache_read_input_tokens ?? this.#usage.read;
+    this.#usage.input = usage?.input_tokens ?? this.#usage.input;
+    this.#usage.output = usage?.output_tokens ?? this.#usage.output;
+    this.#usage.write = usage?.cache_creation_input_tokens ?? this.#usage.write;
+    this.#usage.read = usage?.cache_read_input_tokens ?? this.#usage.read;
   }
 }
 
@@ -159,21 +184,25 @@ function malformed(message: string): ModelError {
 const KNOWN = new Set<unknown>(streamEvent.options.map((option) => option.shape.type.value));
 
 function isUnknownType(value: unknown): boolean {
-  return (
-    typeof value === "object" &&
-    value !== null &&
-    "type" in value &&
-    typeof value.type === "string" &&
-    !KNOWN.has(value.type)
-  );
+  return isRecord(value) && typeof value["type"] === "string" && !KNOWN.has(value["type"]);
 }
 
-function parseInput(json: string, initial: unknown): Record<string, unknown> | undefined {
+/** Undefined when it is not a JSON object, or one that is nested too deeply to be passed on. */
+function readInput(json: string, initial: unknown): Record<string, unknown> | undefined {
   try {
-    const value: unknown = json === "" ? initial : JSON.parse(json);
-    const parsed = z.record(z.string(), z.unknown()).safeParse(value);
-    return parsed.data;
+    const value: unknown = json.trim() === "" ? (initial ?? {}) : parseExact(json);
+    return isRecord(value) && !isDeeperThan(value, MAX_INPUT_DEPTH) ? value : undefined;
   } catch {
     return undefined;
   }
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  const isObject = typeof value === "object" && value !== null;
+  return isObject && !Array.isArray(value) && !isNumberText(value);
+}
+
+function isDeeperThan(value: unknown, levels: number): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  return levels === 0 || Object.values(value).some((member) => isDeeperThan(member, levels - 1));
 }

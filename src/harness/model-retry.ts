@@ -32,12 +32,16 @@ const RULES: Record<ModelErrorKind, RetryRule> = {
   refused: { attempts: 1, backoff: NEVER, errorType: "model_request_failed_error" },
 };
 
-/** A server that asks for more than this is not worth holding the session's lease for. */
-const LONGEST_WAIT_MS = 60_000;
+/**
+ * An endpoint's `retry-after` is waited for up to this. Who asks for more has a limit of hours, and the
+ * turn ends with an error that says so. docs/guides/troubleshoot.md names the number.
+ */
+export const LONGEST_WAIT_MS = 15 * 60_000;
 
 export type RetryDecision =
   | { kind: "retry"; afterMs: number; errorType: SessionErrorType }
-  | { kind: "give_up"; errorType: SessionErrorType };
+  /** `why`: what to add to the error's own message. */
+  | { kind: "give_up"; errorType: SessionErrorType; why?: string };
 
 /** `failures`: how many attempts of this request have failed in a row, this one included. */
 export function decideRetry(
@@ -47,7 +51,11 @@ export function decideRetry(
 ): RetryDecision {
   const { attempts, backoff, errorType } = RULES[error.kind];
   const wish = error.retryAfterMs ?? 0;
-  if (failures >= attempts || wish > LONGEST_WAIT_MS) return { kind: "give_up", errorType };
+  if (failures >= attempts) return { kind: "give_up", errorType };
+  if (wish > LONGEST_WAIT_MS) {
+    const why = `it asks to wait ${Math.ceil(wish / 1000)} s, longer than the ${LONGEST_WAIT_MS / 1000} s that a turn waits; send a message when the limit has passed`;
+    return { kind: "give_up", errorType, why };
+  }
   return { kind: "retry", afterMs: Math.max(wish, backoffMs(failures, backoff, rng)), errorType };
 }
 

@@ -27,11 +27,14 @@ export interface ModelRequest {
   messages: readonly ModelMessage[];
 }
 
+/** Why a call of the model cannot be made as it came: a limit fell inside it, or its input is none. */
+export type CallFault = "cut" | "unreadable" | "too_large";
+
 export interface ModelAnswer {
   content: Block[];
   stopReason: string;
-  /** Name of the tool in whose call the output limit fell; that call is not in `content`. */
-  cutCall?: string;
+  /** Calls in `content` that cannot be made, by their place there; their `input` is empty. */
+  faults: ReadonlyMap<number, CallFault>;
   usage: Usage;
 }
 

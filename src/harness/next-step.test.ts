@@ -10,6 +10,11 @@ function stateOf(log: EventLog): SessionState {
 }
 
 const log = () => new EventLog();
+const cutAnswers = (times: number) => {
+  const given = log().say("hi");
+  for (let i = 0; i < times; i += 1) given.ask().answer("so", { stop_reason: "max_tokens" });
+  return given;
+};
 const sandbox = { hand: "sandbox", generation: 1 };
 const provisioned = { ...sandbox, sandboxId: "s", address: "a:1" };
 
@@ -99,9 +104,52 @@ describe("the next step", () => {
       want: { kind: "idle", reason: "refusal" },
     },
     {
-      name: "an answer cut inside a call",
-      given: log().say("hi").ask().answer("so", { stop_reason: "max_tokens", cut_call: "bash" }),
+      name: "an answer that reached its length limit",
+      given: log().say("hi").ask().answer("so", { stop_reason: "max_tokens" }),
+      want: { kind: "request" },
+    },
+    {
+      name: "an answer that filled the window",
+      given: log().say("hi").ask().answer("so", { stop_reason: "model_context_window_exceeded" }),
+      want: { kind: "request" },
+    },
+    {
+      name: "a turn that the endpoint paused",
+      given: log().say("hi").ask().answer("so", { stop_reason: "pause_turn" }),
+      want: { kind: "request" },
+    },
+    {
+      name: "the fifth answer in a row that was cut",
+      given: cutAnswers(5),
+      want: { kind: "request" },
+    },
+    {
+      name: "the sixth answer in a row that was cut",
+      given: cutAnswers(6),
       want: { kind: "idle", reason: "retries_exhausted", append: true },
+    },
+    {
+      name: "the sixth call in a row that was cut",
+      given: cutAnswers(5)
+        .ask()
+        .call(["t"], {}, "max_tokens")
+        .result("t", "cut", { is_error: true }),
+      want: { kind: "idle", reason: "retries_exhausted", append: true },
+    },
+    {
+      name: "a message after them",
+      given: cutAnswers(6).idle("retries_exhausted").say("go"),
+      want: { kind: "request" },
+    },
+    {
+      name: "a cut answer of a turn that is over",
+      given: log().say("hi").ask().answer("so", { stop_reason: "max_tokens" }).idle(),
+      want: { kind: "idle", append: false },
+    },
+    {
+      name: "a stop reason of times to come",
+      given: log().say("hi").ask().answer("so", { stop_reason: "out_of_ideas" }),
+      want: { kind: "idle", reason: "end_turn", append: true },
     },
     {
       name: "a request to suspend while a call that was sent has no result",

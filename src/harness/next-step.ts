@@ -1,5 +1,6 @@
 import type { IdleReason } from "../protocol/session-event.ts";
 import type { SessionState, ToolCall } from "./session-state.ts";
+import { isUnfinished, MAX_CONTINUATIONS } from "./stop-reasons.ts";
 
 /** What the log asks a worker to do next (session-log §6.1). Pure. */
 export type Step =
@@ -41,15 +42,23 @@ export function dutyOf(state: SessionState, call: ToolCall): CallDuty {
   return target === "custom" ? "wait" : "run";
 }
 
-/** An unseen message, or results of this turn that the model has not seen. */
+/** An unseen message, an answer that is to go on, or results of this turn that the model has not seen. */
 function wantsRequest(state: SessionState): boolean {
   const turnOver = state.idle?.reason === "requires_action" ? 0 : (state.idle?.seq ?? 0);
   const handled = Math.max(state.seenUpto, turnOver);
   if (state.lastMessageSeq > handled) return true;
+  // What the model wanted to do next is not done, and asking again would end in the same way.
+  if (state.unfinishedEnds > MAX_CONTINUATIONS) return false;
+  if (goesOn(state, turnOver)) return true;
   return [...state.calls.values()].some(
     (call) =>
       call.result !== undefined && call.result.seq > handled && call.seq > state.interruptSeq,
   );
+}
+
+function goesOn({ lastEnd, interruptSeq }: SessionState, turnOver: number): boolean {
+  if (lastEnd === undefined || lastEnd.seq <= Math.max(turnOver, interruptSeq)) return false;
+  return isUnfinished(lastEnd.stopReason);
 }
 
 function doneReason(state: SessionState): IdleReason {
@@ -58,8 +67,7 @@ function doneReason(state: SessionState): IdleReason {
   if (interrupted && (state.interruptSeq > endSeq || state.lastEnd?.stopReason === "interrupted")) {
     return "interrupted";
   }
-  // What the model wanted to do next is not done, and asking again would end in the same way.
-  if (state.lastEnd?.cut === true) return "retries_exhausted";
+  if (state.unfinishedEnds > MAX_CONTINUATIONS) return "retries_exhausted";
   return state.lastEnd?.stopReason === "refusal" ? "refusal" : "end_turn";
 }
 

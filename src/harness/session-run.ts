@@ -10,7 +10,7 @@ import { SandboxHands } from "./sandbox-hands.ts";
 import type { SessionTokens } from "./tokens.ts";
 import { ToolRound } from "./tool-round.ts";
 import { buildCatalog, type ToolCatalog } from "./tools.ts";
-import { askModel, compactIfNeeded } from "./turn.ts";
+import { askModel, compactIfNeeded, type Fit } from "./turn.ts";
 
 export interface SessionRunDeps extends RunContext {
   model: Model;
@@ -19,6 +19,10 @@ export interface SessionRunDeps extends RunContext {
   sandboxClient: (token: (address: string) => Promise<string>) => SandboxClient;
   edge: EdgeLocator | undefined;
 }
+
+/** So often in a row a request is made smaller because it was refused as too long. */
+const MAX_REFUSALS = 8;
+const NOT_REFUSED: Fit = { forced: false, refusals: 0 };
 
 export type RunEnd = "released" | "handed_over";
 
@@ -33,7 +37,8 @@ export class SessionRun {
   #catalog: Promise<ToolCatalog> | undefined;
   /** Failed attempts of the current request, in a row. */
   #failures = 0;
-  #tooLong = false;
+  /** The API has refused the last request as too long, so often in a row; `forced` until it was made smaller. */
+  #fit: Fit = NOT_REFUSED;
   #turnStarted: number;
 
   constructor(deps: SessionRunDeps) {
@@ -85,19 +90,21 @@ export class SessionRun {
   async #request(): Promise<RunEnd | undefined> {
     const catalog = await this.#tools();
     if (!this.#stillWanted()) return undefined;
-    const compaction = await compactIfNeeded(this.#deps, catalog, this.#tooLong);
-    if (compaction === "stuck") {
+    const compaction = await compactIfNeeded(this.#deps, catalog, this.#fit);
+    if (compaction.kind === "stuck") {
       const message =
-        "the context does not fit the model's window, and there is nothing left to summarise";
+        "the context does not fit the model's window, and nothing is left that could be summarised or cut";
       return await this.#giveUp("compaction_limit_reached_error", message);
     }
-    if (typeof compaction !== "string") return await this.#afterFailure(compaction);
-    if (compaction === "compacted") this.#tooLong = false;
-    if (!this.#stillWanted()) return undefined;
-    const end = await askModel(this.#deps, catalog);
+    if (compaction.kind === "failed") return await this.#afterFailure(compaction.error);
+    if (compaction.kind !== "not_needed") this.#fit = { ...this.#fit, forced: false };
+    // What a summary leaves may still be too large.
+    if (compaction.kind === "compacted" || !this.#stillWanted()) return undefined;
+    const resultChars = compaction.kind === "shrink" ? compaction.resultChars : undefined;
+    const end = await askModel(this.#deps, catalog, resultChars);
     if (end.kind === "answered") {
       this.#failures = 0;
-      this.#tooLong = false;
+      this.#fit = NOT_REFUSED;
       if (end.committed) this.#sandbox.acknowledge();
     } else if (end.kind === "failed") {
       return await this.#afterFailure(end.error);
@@ -112,13 +119,16 @@ export class SessionRun {
 
   async #afterFailure(failure: ModelError): Promise<RunEnd | undefined> {
     const { clock, journal, logger, metrics, rng, signals } = this.#deps;
-    if (failure.kind === "too_long" && !this.#tooLong) {
-      this.#tooLong = true;
+    if (failure.kind === "too_long" && this.#fit.refusals < MAX_REFUSALS) {
+      this.#fit = { forced: true, refusals: this.#fit.refusals + 1 };
       return undefined;
     }
     this.#failures += 1;
     const decision = decideRetry(failure, this.#failures, rng);
-    if (decision.kind === "give_up") return await this.#giveUp(decision.errorType, failure.message);
+    if (decision.kind === "give_up") {
+      const message = [failure.message, decision.why].filter((part) => part !== undefined);
+      return await this.#giveUp(decision.errorType, message.join("; "));
+    }
     if (this.#failures === 1) {
       const data = {
         type: decision.errorType,
@@ -150,7 +160,7 @@ export class SessionRun {
   ): Promise<RunEnd | undefined> {
     const { rng, logger } = this.#deps;
     this.#failures = 0;
-    this.#tooLong = false;
+    this.#fit = NOT_REFUSED;
     logger.warn({ reason: type }, "turn given up");
     const error = newEvent(rng, "session.error", { type, message, retry_status: "exhausted" });
     return await this.#appendIdle("retries_exhausted", [error]);

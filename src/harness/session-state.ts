@@ -1,4 +1,5 @@
 import type { IdleReason, SessionEvent, SessionEventData } from "../protocol/session-event.ts";
+import { isUnfinished } from "./stop-reasons.ts";
 
 /**
  * What the log says about a session, as a fold of its events: the same events give the same state
@@ -39,7 +40,9 @@ export interface SessionState {
   seq: number;
   createdAt: number;
   openRequest: { req: string; upto: number; seq: number } | undefined;
-  lastEnd: { seq: number; upto: number; stopReason: string; cut: boolean } | undefined;
+  lastEnd: { seq: number; upto: number; stopReason: string } | undefined;
+  /** Answers in a row that were not complete, without a message or a good result between them. */
+  unfinishedEnds: number;
   /** Every event up to here has been shown to a model, or an interrupt made it void. */
   seenUpto: number;
   /** Largest `upto` of any request, ended or not. */
@@ -64,6 +67,7 @@ export function emptyState(): SessionState {
     createdAt: 0,
     openRequest: undefined,
     lastEnd: undefined,
+    unfinishedEnds: 0,
     seenUpto: 0,
     attemptedUpto: 0,
     lastMessageSeq: 0,
@@ -87,6 +91,7 @@ export function applyEvent(state: SessionState, event: SessionEvent): void {
   switch (event.type) {
     case "user.message":
       state.lastMessageSeq = event.seq;
+      state.unfinishedEnds = 0;
       return;
     case "user.interrupt":
       state.interruptSeq = event.seq;
@@ -158,13 +163,9 @@ function applyRequest(
   const open = state.openRequest;
   state.openRequest = undefined;
   if (event.type === "model.request_end" && open !== undefined) {
-    const { stop_reason: stopReason, cut_call: cutCall } = event.data;
-    state.lastEnd = {
-      seq: event.seq,
-      upto: open.upto,
-      stopReason,
-      cut: cutCall !== undefined,
-    };
+    const { stop_reason: stopReason } = event.data;
+    state.lastEnd = { seq: event.seq, upto: open.upto, stopReason };
+    state.unfinishedEnds = isUnfinished(stopReason) ? state.unfinishedEnds + 1 : 0;
     state.seenUpto = Math.max(state.seenUpto, open.upto);
   }
 }
@@ -189,6 +190,7 @@ function applyTool(
       return;
     }
     case "tool.result":
+      if (!event.data.is_error) state.unfinishedEnds = 0;
       settle(state.calls.get(event.data.id), {
         seq: event.seq,
         content: event.data.content,

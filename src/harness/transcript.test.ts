@@ -1,5 +1,6 @@
 import { describe, expect, it } from "@jest/globals";
 import { EventLog } from "../../test/builders/event-log.ts";
+import { parseExact } from "../protocol/exact-json.ts";
 import { buildTranscript, withCacheBreakpoints } from "./transcript.ts";
 
 /** Roles and texts, short enough to read in a table. */
@@ -93,6 +94,29 @@ describe("a transcript", () => {
       want: ["user: hi", "assistant: par", "user: go"],
     },
     {
+      name: "that an answer was cut, so that the model goes on",
+      given: log().say("hi").ask().answer("The three", { stop_reason: "max_tokens" }),
+      want: [
+        "user: hi",
+        "assistant: The three",
+        "user: (Your answer was cut off here: it reached its length limit. Go on exactly where it stopped.)",
+      ],
+    },
+    {
+      name: "a call that was cut by its result alone",
+      given: log().say("hi").ask().call(["t"], {}, "max_tokens").result("t", "cut"),
+      want: ["user: hi", "assistant: call t", "user: t=cut"],
+    },
+    {
+      name: "nothing of blocks that this version does not know",
+      given: log()
+        .say("hi")
+        .ask()
+        .answer([{ type: "hologram" }, { type: "text", text: "x" }])
+        .say("go"),
+      want: ["user: hi", "assistant: x", "user: go"],
+    },
+    {
       name: "a system message, marked",
       given: log()
         .say("hi")
@@ -141,6 +165,33 @@ describe("a transcript", () => {
     given.say("late").ask(seq).answer("x").say("more");
 
     expect(shown(given, seq)).toEqual(before);
+  });
+
+  it("shows results as short as the request that first had to cut them, and says so", () => {
+    const given = log().say("hi").ask().call(["t"]).result("t", "x".repeat(5000));
+    const { seq } = given;
+
+    given.add("model.request_start", { req: "r", upto: seq, model: "m", result_chars: 600 });
+    given.answer("y").ask().call(["u"]).result("u", "z".repeat(5000));
+
+    const text = shown(given).join("\n");
+    expect(text).toMatch(/t=\[This result is shortened: .* characters left out …\]/s);
+    expect(text).toContain("z".repeat(5000));
+    expect(text.length).toBeLessThan(7000);
+    expect(shown(given, seq).join("")).toContain("This result is shortened");
+  });
+
+  it("keeps the digits of numbers in calls", () => {
+    const input = parseExact('{"id":1234567890123456789,"price":10.0}');
+    const given = log()
+      .say("hi")
+      .ask()
+      .answer([{ type: "tool_use", id: "t", name: "get", input }])
+      .result("t");
+
+    expect(JSON.stringify(buildTranscript(given.events, given.seq))).toContain(
+      '"input":{"id":1234567890123456789,"price":10.0}',
+    );
   });
 
   it("holds no half surrogate pair, wherever it came from", () => {

@@ -1,4 +1,4 @@
-import { LIMITS, type NewSessionEvent, type SessionEventData } from "../protocol/session-event.ts";
+import type { NewSessionEvent, SessionEventData } from "../protocol/session-event.ts";
 import { hasCode } from "../runtime/errors.ts";
 import { estimateTokens, planCompaction, summaryRequest } from "./compaction.ts";
 import { DeltaPublisher } from "./delta-publisher.ts";
@@ -11,7 +11,11 @@ import {
   type ModelErrorKind,
   type ModelRequest,
 } from "./model.ts";
+import * as texts from "./outcome-texts.ts";
+import { recordedAnswer } from "./recorded-answer.ts";
 import { newEvent, type RunContext, resultEvent } from "./run-context.ts";
+import type { SessionState } from "./session-state.ts";
+import { isUnfinished, MAX_CONTINUATIONS } from "./stop-reasons.ts";
 import type { SessionTokens } from "./tokens.ts";
 import type { ToolCatalog } from "./tools.ts";
 import { buildTranscript } from "./transcript.ts";
@@ -30,15 +34,36 @@ export type RequestEnd =
   | { kind: "broken_off" }
   | { kind: "failed"; error: ModelError };
 
-export type CompactionEnd = "not_needed" | "compacted" | "stuck" | ModelError;
+/** `shrink`: the next request fits when each tool result has at most so many characters. */
+export type CompactionEnd =
+  | { kind: "not_needed" | "compacted" | "stuck" }
+  | { kind: "shrink"; resultChars: number }
+  | { kind: "failed"; error: ModelError };
+
+/** How large the next request may be. */
+export interface Fit {
+  /** The API has refused the request as too long: estimates are wrong. */
+  forced: boolean;
+  /** So often in a row. */
+  refusals: number;
+}
 
 /** Asks the model once: request_start, stream, and the answer with its tool intents as one batch. */
-export async function askModel(deps: TurnDeps, catalog: ToolCatalog): Promise<RequestEnd> {
+export async function askModel(
+  deps: TurnDeps,
+  catalog: ToolCatalog,
+  resultChars?: number,
+): Promise<RequestEnd> {
   const { journal, rng, snapshot } = deps;
   const upto = journal.state.seq;
-  const request = requestOf(deps, catalog, upto);
+  const request = requestOf(deps, catalog, upto, resultChars);
   const req = rng.id("req");
-  const start = newEvent(rng, "model.request_start", { req, upto, model: snapshot.agent.model });
+  const start = newEvent(rng, "model.request_start", {
+    req,
+    upto,
+    model: snapshot.agent.model,
+    ...(resultChars === undefined ? {} : { result_chars: resultChars }),
+  });
   if (journal.state.lastEnd === undefined && journal.state.attemptedUpto === 0) observeStart(deps);
   await journal.append([start]);
   const eventId = rng.id("sevt");
@@ -67,14 +92,19 @@ export async function askModel(deps: TurnDeps, catalog: ToolCatalog): Promise<Re
   }
 }
 
-function requestOf(deps: TurnDeps, catalog: ToolCatalog, upto: number): ModelRequest {
+function requestOf(
+  deps: TurnDeps,
+  catalog: ToolCatalog,
+  upto: number,
+  resultChars: number | undefined,
+): ModelRequest {
   const { agent } = deps.snapshot;
   return {
     model: agent.model,
     maxTokens: agent.maxOutputTokens,
     system: agent.system,
     tools: catalog.declarations(),
-    messages: buildTranscript(deps.journal.state.events, upto),
+    messages: buildTranscript(deps.journal.state.events, upto, resultChars),
   };
 }
 
@@ -135,41 +165,48 @@ async function recordAnswer(
   end: { req: string; eventId: string; answer: ModelAnswer },
 ): Promise<RequestEnd> {
   const { rng, journal } = deps;
-  const { content, stopReason, usage, cutCall } = end.answer;
+  const { maxOutputTokens } = deps.snapshot.agent;
+  const { content, stopReason, notMade } = recordedAnswer(end.answer, {
+    isTaken: callIdTaken(journal.state),
+    newId: () => rng.id("toolu"),
+    maxOutputTokens,
+  });
   const data = {
     req: end.req,
     message: content,
     stop_reason: stopReason,
-    usage,
-    ...(cutCall === undefined ? {} : { cut_call: cutCall }),
+    usage: end.answer.usage,
   };
   const events: NewSessionEvent[] = [newEvent(rng, "model.request_end", data, end.eventId)];
   let sideEffects = false;
   for (const block of content.filter(isToolUse)) {
     const { intent, refusal } = catalog.intentOf(block);
-    if (journal.state.calls.has(intent.id)) {
-      throw new ModelError("malformed", `the model used the tool call id ${intent.id} twice`);
-    }
+    const why = notMade.get(intent.id);
     events.push(newEvent(rng, "tool.intent", intent));
-    if (refusal === undefined) sideEffects ||= intent.target !== "harness";
-    else
+    if (why !== undefined) events.push(resultEvent(rng, intent.id, texts.knownError(why)));
+    else if (refusal !== undefined)
       events.push(
         resultEvent(rng, intent.id, { content: refusal, isError: true, outcome: "denied" }),
       );
+    else sideEffects ||= intent.target !== "harness";
   }
-  if (cutCall !== undefined) events.push(cutError(deps, cutCall, content.some(isToolUse)));
-  checkSize(events);
+  const isOneTooMany = journal.state.unfinishedEnds >= MAX_CONTINUATIONS;
+  if (isUnfinished(stopReason) && isOneTooMany) events.push(unfinishedError(deps));
   await journal.append(events, { durability: sideEffects ? "committed" : "applied" });
   return { kind: "answered", committed: sideEffects };
 }
 
-/** A turn that ends because a call was cut has failed; with whole calls beside it, it goes on. */
-function cutError(deps: TurnDeps, name: string, goesOn: boolean): NewSessionEvent {
-  const limit = deps.snapshot.agent.maxOutputTokens;
-  return newEvent(deps.rng, "session.error", {
+/** What a compaction has replaced is not all in memory: whatever id comes after it may have been used. */
+function callIdTaken({ calls, events }: SessionState): (id: string) => boolean {
+  const isCompacted = events.some(({ type }) => type === "context.compacted");
+  return (id) => isCompacted || calls.has(id);
+}
+
+function unfinishedError({ rng, snapshot }: TurnDeps): NewSessionEvent {
+  return newEvent(rng, "session.error", {
     type: "model_request_failed_error",
-    message: `the model's answer reached the limit of ${limit} output tokens inside a call of "${name}"; the call was not made. Raise maxOutputTokens of the agent, or ask for smaller steps`,
-    retry_status: goesOn ? "retrying" : "exhausted",
+    message: `the model's answer was cut off ${MAX_CONTINUATIONS + 1} times in a row, with a limit of ${snapshot.agent.maxOutputTokens} output tokens; the turn ends here. Raise maxOutputTokens of the agent, or ask for smaller steps`,
+    retry_status: "exhausted",
   });
 }
 
@@ -216,17 +253,6 @@ function isToolUse(block: Block): boolean {
   return block.type === "tool_use";
 }
 
-function checkSize(events: readonly NewSessionEvent[]): void {
-  const sizes = events.map((event) => Buffer.byteLength(JSON.stringify(event.data)));
-  const batch = sizes.reduce((sum, size) => sum + size, 0);
-  if (Math.max(...sizes) > LIMITS.eventBytes || batch > LIMITS.batchBytes) {
-    throw new ModelError(
-      "refused",
-      `the model's answer of ${batch} bytes is larger than the log takes`,
-    );
-  }
-}
-
 function countTokens(deps: TurnDeps, { usage }: ModelAnswer): void {
   const counts = {
     input: usage.input_tokens,
@@ -251,7 +277,7 @@ function observeStart(deps: TurnDeps): void {
 export async function compactIfNeeded(
   deps: TurnDeps,
   catalog: ToolCatalog,
-  forced: boolean,
+  fit: Fit,
 ): Promise<CompactionEnd> {
   const { journal, rng, snapshot, signals } = deps;
   const { agent } = snapshot;
@@ -262,16 +288,18 @@ export async function compactIfNeeded(
     upto,
     fixedTokens: estimateTokens(tools) + estimateTokens(agent.system ?? ""),
     window: { contextTokens: agent.contextWindowTokens, maxOutputTokens: agent.maxOutputTokens },
-    forced,
+    forced: fit.forced,
   });
-  if (plan.kind !== "compact") return plan.kind === "none" ? "not_needed" : "stuck";
+  if (plan.kind === "none") return { kind: "not_needed" };
+  if (plan.kind !== "compact") return plan;
   const base = {
     model: agent.model,
     maxTokens: agent.maxOutputTokens,
     system: agent.system,
     tools,
   };
-  const request = summaryRequest(journal.state.events, plan.to, base);
+  const room = Math.floor((agent.contextWindowTokens - agent.maxOutputTokens) / 2 ** fit.refusals);
+  const request = summaryRequest(journal.state.events, plan.to, base, room);
   const interrupt = interruptSignal(deps, upto);
   const unseen = new DeltaPublisher({
     lease: { publishDelta: () => {} },
@@ -282,14 +310,17 @@ export async function compactIfNeeded(
     const signal = AbortSignal.any([interrupt.signal, signals.hard, signals.dead]);
     const answer = await streamAnswer(deps, request, unseen, signal);
     const summary = answer.content.map(textOf).join("\n").trim();
-    if (summary === "") return new ModelError("malformed", "the model answered without a summary");
+    if (summary === "") {
+      const error = new ModelError("malformed", "the model answered without a summary");
+      return { kind: "failed", error };
+    }
     await journal.append([newEvent(rng, "context.compacted", { from: 1, to: plan.to, summary })]);
-    return "compacted";
+    return { kind: "compacted" };
   } catch (error) {
     signals.dead.throwIfAborted();
     // The loop looks at the log again and finds why.
-    if (interrupt.signal.aborted || signals.hard.aborted) return "not_needed";
-    if (isModelError(error)) return error;
+    if (interrupt.signal.aborted || signals.hard.aborted) return { kind: "not_needed" };
+    if (isModelError(error)) return { kind: "failed", error };
     throw error;
   } finally {
     interrupt.close();

@@ -24,6 +24,7 @@ declare global {
 const SUSPECT = /\d{16}|\d[.eE]|-0/;
 
 /** As JSON.parse, and throws as it does. The type is the caller's word, as with any JSON. */
+// oxlint-disable-next-line typescript/no-unnecessary-type-parameters
 export function parseExact<T = Json>(text: string): T {
   return SUSPECT.test(text) ? JSON.parse(text, keepNumberText) : JSON.parse(text);
 }

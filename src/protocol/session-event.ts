@@ -74,7 +74,13 @@ export const sessionEventData = {
   }),
   "system.message": z.object({ content: z.array(textBlock).min(1) }),
 
-  "model.request_start": z.object({ req: z.string(), upto: z.int().min(0), model: z.string() }),
+  "model.request_start": z.object({
+    req: z.string(),
+    upto: z.int().min(0),
+    model: z.string(),
+    /** From this request on, results of tools up to `upto` are shown with at most so many characters. */
+    result_chars: z.int().min(1).optional(),
+  }),
   "model.request_end": z.object({
     req: z.string(),
     message: z.array(assistantBlock),
@@ -82,8 +88,6 @@ export const sessionEventData = {
     usage,
     /** True when an interrupt cut the answer and only what the user saw is kept. */
     partial: z.boolean().optional(),
-    /** Name of the tool in whose call the output limit fell; the call is not in `message`. */
-    cut_call: z.string().optional(),
   }),
   "model.request_abandoned": z.object({ req: z.string(), reason: z.string() }),
 

@@ -52,9 +52,13 @@ export class EventLog {
   }
 
   /** An answer that calls tools by these ids, with their intents. */
-  call(ids: string[], more: Partial<SessionEventData<"tool.intent">> = {}): this {
+  call(
+    ids: string[],
+    more: Partial<SessionEventData<"tool.intent">> = {},
+    stopReason = "tool_use",
+  ): this {
     const blocks = ids.map((id) => ({ type: "tool_use", id, name: "bash", input: {} }));
-    this.answer(blocks, { stop_reason: "tool_use" });
+    this.answer(blocks, { stop_reason: stopReason });
     for (const id of ids) {
       this.add("tool.intent", {
         id,

@@ -112,30 +112,6 @@ describe("a model request that fails", () => {
     expect(message).not.toContain("{");
   });
 
-  it("by the output limit, inside a tool call, ends the turn as failed and keeps the text", async () => {
-    const usage = {
-      input_tokens: 1,
-      output_tokens: 1,
-      cache_creation_input_tokens: 0,
-      cache_read_input_tokens: 0,
-    };
-    const content = [{ type: "text", text: "I write it." }];
-    const answer = { content, stopReason: "max_tokens", cutCall: "write", usage };
-    bed.startWorker({ model: { stream: () => Promise.resolve(answer) } });
-    const ref = await bed.createSession("hi", { model: "scripted:hello" });
-
-    const events = await bed.idle(ref);
-
-    expect(eventsOf(events, "model.request_end")[0]?.data.message).toEqual(content);
-    expect(eventsOf(events, "session.error")[0]?.data).toMatchObject({
-      message: expect.stringContaining('inside a call of "write"'),
-      retry_status: "exhausted",
-    });
-    expect(eventsOf(events, "session.status_idle").map((event) => event.data.stop_reason)).toEqual([
-      "retries_exhausted",
-    ]);
-  });
-
   it("shows a mismatch with the script as the error it is", async () => {
     bed.startWorker();
     const ref = await bed.createSession("hi", { model: "scripted:no-such-scenario" });
