@@ -1,7 +1,10 @@
 import { type Logger as PinoLogger, pino } from "pino";
 
-/** JSON lines; field vocabulary: house style 9.8. User content and secrets are never logged. */
-export type Logger = Pick<PinoLogger, "debug" | "info" | "warn" | "error"> & {
+const LEVELS = ["debug", "info", "warn", "error"] as const;
+
+/** JSON lines; fields: docs/design/house-style.md#logging. User content and secrets are never logged. */
+export type Logger = Pick<PinoLogger, (typeof LEVELS)[number]> & {
+  /** A logger whose lines have these fields too; one that it has already takes the new value. */
   child(fields: Record<string, unknown>): Logger;
 };
 
@@ -31,12 +34,30 @@ const REDACTED = [
 export function createLogger(options: LoggerOptions): Logger {
   const settings = {
     level: options.level,
-    base: { process: options.process },
+    base: null,
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label: string) => ({ level: label }) },
     redact: { paths: REDACTED, censor: "[redacted]" },
   };
-  return options.destination ? pino(settings, options.destination) : pino(settings);
+  const root = options.destination ? pino(settings, options.destination) : pino(settings);
+  return withFields(root, { process: options.process });
 }
 
-export const silentLogger: Logger = pino({ level: "silent" });
+export const silentLogger: Logger = withFields(pino({ level: "silent" }), {});
+
+/** pino writes a field of a child beside the parent's of the same name; here each stands once in a line. */
+function withFields(root: PinoLogger, bound: Record<string, unknown>): Logger {
+  const write =
+    (level: (typeof LEVELS)[number]) =>
+    (first: string | object, ...rest: [string?]) => {
+      if (typeof first === "string") root[level](bound, first);
+      else root[level]({ ...bound, ...first }, ...rest);
+    };
+  return {
+    debug: write("debug"),
+    info: write("info"),
+    warn: write("warn"),
+    error: write("error"),
+    child: (fields) => withFields(root, { ...bound, ...fields }),
+  };
+}

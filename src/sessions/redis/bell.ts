@@ -1,9 +1,9 @@
 import type { Redis } from "ioredis";
 import type { Clock } from "../../runtime/clock.ts";
-import { describeError } from "../../runtime/errors.ts";
 import type { Logger } from "../../runtime/logger.ts";
 import { Doorbell } from "../store/doorbell.ts";
 import { BLOCK_SECONDS } from "./connection.ts";
+import { describeTrouble } from "./redis-errors.ts";
 
 const PAUSE_AFTER_TROUBLE_MS = 500;
 
@@ -49,7 +49,7 @@ export class RedisBell {
         if (hint !== null) this.#doorbell.ring();
       } catch (error) {
         if (this.#closed) break;
-        this.#deps.logger.debug({ err: describeError(error) }, "waiting for the bell failed");
+        this.#deps.logger.debug({ err: describeTrouble(error) }, "waiting for the bell failed");
         await this.#deps.clock.sleep(PAUSE_AFTER_TROUBLE_MS);
       }
     }

@@ -1,6 +1,5 @@
 import type { Redis } from "ioredis";
 import type { Clock } from "../../runtime/clock.ts";
-import { describeError } from "../../runtime/errors.ts";
 import type { Logger } from "../../runtime/logger.ts";
 import type { Rng } from "../../runtime/rng.ts";
 import type { ClaimBatch, Delta, HeldLease, LogBackend, LogWatcher, Page } from "../backend.ts";
@@ -34,6 +33,7 @@ import type { RedisBell } from "./bell.ts";
 import { encodeEvents } from "./event-codec.ts";
 import type { OperatorTables } from "./operator-tables.ts";
 import { PlainReads, statusOf } from "./plain-reads.ts";
+import { describeTrouble } from "./redis-errors.ts";
 import { withRetry } from "./retry.ts";
 import {
   appendReply,
@@ -323,7 +323,7 @@ export class RedisBackend implements LogBackend {
     this.#deps.command
       .spublish(sessionKeys(ref).deltas, message)
       .catch((error: unknown) =>
-        this.#deps.logger.debug({ err: describeError(error) }, "publishing live text failed"),
+        this.#deps.logger.debug({ err: describeTrouble(error) }, "publishing live text failed"),
       );
   }
 

@@ -45,10 +45,20 @@ export function isUntrusted(error: unknown): boolean {
   return UNKNOWN_AUTHORITY.has(codeOf(error) ?? "");
 }
 
+/** As `describeError`, without the words of the Redis library, which say nothing to people. */
+export function describeTrouble(error: unknown): string {
+  return NOT_SENT.test(describeError(error)) ? "not connected to Redis" : describeError(error);
+}
+
+/** A cause that may be shown. */
+function shown(cause: unknown): unknown {
+  return NOT_SENT.test(describeError(cause)) ? undefined : cause;
+}
+
 /** Nothing was written; the same call may succeed later. */
 export function unavailable(what: string, cause: unknown): AppError {
   return new AppError("UNAVAILABLE", `${what} failed because Redis does not answer; try again`, {
-    cause,
+    cause: shown(cause),
     retryable: true,
   });
 }
@@ -57,6 +67,6 @@ export function outcomeUnknown(what: string, cause: unknown): AppError {
   return new AppError(
     "OUTCOME_UNKNOWN",
     `${what} was sent to Redis, but no answer came; repeat it with the same idempotency key`,
-    { cause, retryable: true },
+    { cause: shown(cause), retryable: true },
   );
 }

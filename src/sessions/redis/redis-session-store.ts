@@ -5,7 +5,6 @@ import type {
   CredentialReportWriter,
 } from "../../protocol/session-ports.ts";
 import type { Clock } from "../../runtime/clock.ts";
-import { describeError } from "../../runtime/errors.ts";
 import type { Logger } from "../../runtime/logger.ts";
 import type { Rng } from "../../runtime/rng.ts";
 import type { LogBackend } from "../backend.ts";
@@ -19,6 +18,7 @@ import { type ConnectionKind, createConnection, type RedisAddress } from "./conn
 import { RedisCredentialReports } from "./credential-reports.ts";
 import { checkReplicas, GroupCommit, replyIsCommit } from "./group-commit.ts";
 import { OperatorTables } from "./operator-tables.ts";
+import { OutageLog } from "./outage-log.ts";
 import { PlainReads } from "./plain-reads.ts";
 import { probeRedis } from "./probe.ts";
 import { RedisProxyRecords } from "./proxy-records.ts";
@@ -60,8 +60,10 @@ export async function connectRedisBackend(options: RedisStoreOptions): Promise<L
     logger.info(fields, "redis does not tell its settings; they must fit the commit mode");
   }
   const starting: Promise<void>[] = [];
+  const outages = new OutageLog(logger);
   const open = (kind: ConnectionKind) => {
-    const connection = openConnection(options, kind, logger);
+    const connection = createConnection(options, kind);
+    outages.watch(connection);
     // A first failure is an error event like any later one.
     starting.push(connection.connect().catch(() => {}));
     return connection;
@@ -114,7 +116,8 @@ export interface RedisSessionPorts
 export function createRedisSessionPorts(
   options: RedisAddress & { logger: Logger },
 ): RedisSessionPorts {
-  const connection = openConnection(options, "command", options.logger);
+  const connection = createConnection(options, "command");
+  new OutageLog(options.logger).watch(connection);
   // Until it is up, reads reject with UNAVAILABLE.
   void connection.connect().catch(() => {});
   const reads = new PlainReads(connection);
@@ -138,21 +141,6 @@ export function createRedisSessionPorts(
       guarded("keeping an audit checkpoint", records.keepCheckpoint(checkpoint)),
     close: () => connection.disconnect(),
   };
-}
-
-/** Connects again after any loss. */
-function openConnection(address: RedisAddress, kind: ConnectionKind, logger: Logger): Redis {
-  const connection = createConnection(address, kind);
-  let down = false;
-  connection.on("error", (error: unknown) => {
-    if (!down) logger.warn({ kind, err: describeError(error) }, "redis connection lost");
-    down = true;
-  });
-  connection.on("ready", () => {
-    if (down) logger.info({ kind }, "redis connection back");
-    down = false;
-  });
-  return connection;
 }
 
 /** After an outage all leases look expired; their holders must get the time to renew them first. */

@@ -1,7 +1,7 @@
 import type { Redis } from "ioredis";
 import type { Clock } from "../../runtime/clock.ts";
-import { describeError } from "../../runtime/errors.ts";
 import type { Logger } from "../../runtime/logger.ts";
+import { describeTrouble } from "./redis-errors.ts";
 
 /** A subscriber that hears nothing cannot know whether its connection lives; so it asks. */
 const PING_MS = 5000;
@@ -56,7 +56,7 @@ export class Subscriptions {
     try {
       await command;
     } catch (error) {
-      this.#deps.logger.debug({ err: describeError(error) }, "subscribing failed");
+      this.#deps.logger.debug({ err: describeTrouble(error) }, "subscribing failed");
     }
   }
 
