@@ -29,6 +29,10 @@ export const ERROR_CODES = {
   },
   REDIS_UNSUPPORTED: { http: 503, meaning: "Redis is too old or lacks a command Drover needs." },
   LOG_DIRECTORY_IN_USE: { http: 409, meaning: "Another process uses this data directory." },
+  LOG_DAMAGED: {
+    http: 500,
+    meaning: "The file with a session's log is damaged; it is left as it is.",
+  },
   OUTCOME_UNKNOWN: { http: 409, meaning: "A call started, and nobody can say how it ended." },
   SANDBOX_STALE_EPOCH: { http: 409, meaning: "The caller's lease epoch has been superseded." },
   SANDBOX_BOUND: { http: 403, meaning: "The sandbox belongs to another session." },

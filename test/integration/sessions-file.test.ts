@@ -147,10 +147,75 @@ describe("the file store across processes", () => {
     const again = await openStore();
 
     expect((await stat(path)).size).toBe(whole.length);
+    const cut = await readFile(`${path}.cut-at-${whole.length}`);
+    expect(cut).toEqual(damage(lastLine));
     await again.log.emitEvents(ref, [message("next")], { idempotencyKey: "l" });
     await again.close();
     const third = await openStore();
     expect((await all(third.log.getEvents(ref))).map(({ seq }) => seq)).toEqual([1, 2, 3]);
+    await third.operator.deleteSession(ref);
+    expect(await readdir(join(path, ".."))).toEqual([]);
+  });
+
+  it.each([
+    { name: "the first record", at: (lines: number[]) => 30 + (lines[0] ?? 0) },
+    { name: "the length of the first record", at: () => 0 },
+    { name: "a record in the middle", at: (lines: number[]) => 40 + (lines[50] ?? 0) },
+    { name: "the length of one in the middle", at: (lines: number[]) => lines[50] ?? 0 },
+    { name: "the check sum of one in the middle", at: (lines: number[]) => 6 + (lines[50] ?? 0) },
+    { name: "the end of one in the middle", at: (lines: number[]) => (lines[51] ?? 0) - 1 },
+    { name: "the end of the last but one", at: (lines: number[]) => (lines.at(-1) ?? 0) - 1 },
+    { name: "the last but one", at: (lines: number[]) => 40 + (lines.at(-2) ?? 0) },
+  ])("one bit of $name refuses that session, says where, and changes nothing", async ({ at }) => {
+    const store = await openStore();
+    const [ref, other] = [newRef(), newRef()];
+    for (const each of [ref, other]) {
+      await store.log.createSession(newSession(each));
+      for (let i = 0; i < 100; i += 1) {
+        await store.log.emitEvents(each, [message(`${i}`)], { idempotencyKey: `k${i}` });
+      }
+    }
+    await store.close();
+    const path = await fileOf(directory, ref);
+    const bytes = await readFile(path);
+    const starts = [0, ...[...bytes.entries()].flatMap(([i, b]) => (b === 10 ? [i + 1] : []))];
+    const lines = starts.slice(0, -1);
+    const flipped = at(lines);
+    bytes[flipped] = (bytes[flipped] ?? 0) ^ 1;
+    await writeFile(path, bytes);
+    const damagedLine = lines.findLast((start) => start <= flipped);
+
+    const again = await openStore();
+
+    const refused = { code: "LOG_DAMAGED", message: expect.stringContaining(path) };
+    await expect(again.log.getSession(ref)).rejects.toMatchObject(refused);
+    await expect(all(again.log.getEvents(ref))).rejects.toMatchObject({
+      ...refused,
+      details: { path, offset: damagedLine },
+    });
+    await expect(again.log.createSession(newSession(ref))).rejects.toMatchObject(refused);
+    const append = again.log.emitEvents(ref, [message("next")], { idempotencyKey: "next" });
+    await expect(append).rejects.toThrow("Put the file back from a backup, or move it away");
+    expect(await all(again.log.getEvents(other))).toHaveLength(101);
+    expect(await claimOne(again)).toMatchObject({ ref: other });
+    await again.close();
+    expect(await readFile(path)).toEqual(bytes);
+  });
+
+  it("one bit of a session's only event refuses it: it was acknowledged", async () => {
+    const store = await openStore();
+    const ref = newRef();
+    await store.log.createSession(newSession(ref));
+    await store.close();
+    const path = await fileOf(directory, ref);
+    const bytes = await readFile(path);
+    bytes[bytes.length - 9] = (bytes.at(-9) ?? 0) ^ 1;
+    await writeFile(path, bytes);
+
+    const again = await openStore();
+
+    await expect(again.log.getSession(ref)).rejects.toMatchObject({ code: "LOG_DAMAGED" });
+    expect(await readFile(path)).toEqual(bytes);
   });
 
   it("a session whose creation was torn does not exist and can be created", async () => {
@@ -165,6 +230,19 @@ describe("the file store across processes", () => {
 
     expect(await again.log.getSession(ref)).toBeNull();
     expect(await again.log.createSession(newSession(ref))).toMatchObject({ created: true });
+    expect((await stat(`${path}.cut-at-0`)).size).toBe(40);
+  });
+
+  it("a session whose creation left nothing but zeros does not exist either", async () => {
+    const store = await openStore();
+    const ref = newRef();
+    await store.log.createSession(newSession(ref));
+    await store.close();
+    await writeFile(await fileOf(directory, ref), Buffer.alloc(4096));
+
+    const again = await openStore();
+
+    expect(await again.log.getSession(ref)).toBeNull();
   });
 
   it("a directory in use is refused with the pid that uses it", async () => {

@@ -1,5 +1,5 @@
 import { mkdir, readdir, readFile, rename, truncate, unlink, writeFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { parseExact } from "../../protocol/exact-json.ts";
 import type { SessionSnapshot } from "../../protocol/snapshot.ts";
 import type { Clock } from "../../runtime/clock.ts";
@@ -15,7 +15,7 @@ import {
 } from "../memory/journal.ts";
 import type { SessionLogMetrics } from "../metrics.ts";
 import type { Durability, SessionRef } from "../session-log.ts";
-import { decodeRecords, RecordFile, syncDirectory } from "./record-file.ts";
+import { type Decoded, decodeRecords, RecordFile, syncDirectory } from "./record-file.ts";
 
 /** First record of a session's file; its steps follow. */
 interface CreatedRecord {
@@ -58,12 +58,15 @@ export class FileJournal implements Journal {
     const sessions = join(deps.directory, "sessions");
     await mkdir(sessions, { recursive: true, mode: 0o700 });
     const logs: LogImage[] = [];
+    const damaged = new Map<string, AppError>();
     for (const name of await readdir(sessions, { recursive: true })) {
       if (!name.endsWith(".log")) continue;
-      const log = await restoreLog(join(sessions, name), deps);
-      if (log !== undefined) logs.push(log);
+      const path = join(sessions, name);
+      const log = await restoreLog(path, deps);
+      if (log instanceof AppError) damaged.set(memberOf(refOf(path)), log);
+      else if (log !== undefined) logs.push(log);
     }
-    return new FileJournal(deps, { logs, ...(await readShared(deps.directory)) });
+    return new FileJournal(deps, { logs, damaged, ...(await readShared(deps.directory)) });
   }
 
   created(log: LogImage): void {
@@ -109,6 +112,9 @@ export class FileJournal implements Journal {
       if (codeOf(error) === "ENOENT") return;
       throw error;
     }
+    for (const name of await readdir(dirname(path))) {
+      if (name.startsWith(`${basename(path)}.`)) await unlink(join(dirname(path), name));
+    }
     await syncDirectory(dirname(path));
   }
 
@@ -150,20 +156,33 @@ function notWritten(ref: SessionRef, cause: unknown): AppError {
   );
 }
 
-async function restoreLog(path: string, deps: FileJournalDeps): Promise<LogImage | undefined> {
+function refOf(path: string): SessionRef {
+  return { tenant: basename(dirname(path)), id: basename(path, ".log") };
+}
+
+/**
+ * The log in a file, after a last record that is not whole was cut off; undefined when its creation
+ * was never acknowledged. Of damage anywhere else the error is returned and the file left as it is:
+ * what stands behind the damage was acknowledged, and its places in the log must not be given away.
+ */
+async function restoreLog(
+  path: string,
+  deps: FileJournalDeps,
+): Promise<LogImage | AppError | undefined> {
   const content = await readFile(path);
-  const { records, goodBytes } = decodeRecords(content);
-  if (goodBytes < content.length) {
-    const fields = { reason: `${content.length - goodBytes} bytes` };
-    deps.logger.warn(fields, "the last record of a session's file was not whole and is cut off");
-    await truncate(path, goodBytes);
-  }
+  const { records, goodBytes, rest } = decodeRecords(content);
   const [first, ...steps] = records;
-  if (first === undefined || steps.length === 0) {
-    // Its creation was never acknowledged.
-    await unlink(path);
+  const isBegun = first !== undefined && steps.length > 0;
+  if (rest === "middle" || (rest === "last" && !isBegun)) {
+    const error = damagedAt(path, goodBytes, rest);
+    deps.logger.error({ sessionId: refOf(path).id, err: error.message }, "session refused");
+    return error;
+  }
+  if (!isBegun) {
+    await rename(path, await freeName(`${path}.cut-at-0`));
     return undefined;
   }
+  if (goodBytes < content.length) await cutOff(path, content, goodBytes, deps.logger);
   const created: CreatedRecord = JSON.parse(first);
   const events: LogImage["events"] = [];
   const keys: LogImage["keys"] = new Map();
@@ -178,6 +197,39 @@ async function restoreLog(path: string, deps: FileJournalDeps): Promise<LogImage
   if (state === undefined) return undefined;
   const freed = state.tok === "" ? state : { ...state, due: deps.clock.now() };
   return { ref: created.ref, snapshot: created.snapshot, state: freed, events, keys };
+}
+
+function damagedAt(path: string, offset: number, rest: Decoded["rest"]): AppError {
+  const where = rest === "middle" ? "with other records behind it" : "before the session's first";
+  return new AppError(
+    "LOG_DAMAGED",
+    `the log of session ${refOf(path).id} is damaged: the record at byte ${offset} of ${path} does not match its check sum, ${where}; nothing was changed. Put the file back from a backup, or move it away to begin the session anew`,
+    { details: { path, offset } },
+  );
+}
+
+/** What is cut off is kept beside the file. */
+async function cutOff(
+  path: string,
+  content: Buffer,
+  goodBytes: number,
+  logger: Logger,
+): Promise<void> {
+  const copy = await freeName(`${path}.cut-at-${goodBytes}`);
+  await writeFile(copy, content.subarray(goodBytes), { mode: 0o600, flush: true });
+  await syncDirectory(dirname(path));
+  await truncate(path, goodBytes);
+  const fields = { sessionId: refOf(path).id, reason: `kept in ${copy}` };
+  logger.warn(fields, "the last record of a session's file was not whole and is cut off");
+}
+
+/** The name, or the first with a number behind it that is not taken. */
+async function freeName(path: string): Promise<string> {
+  const taken = new Set(await readdir(dirname(path)));
+  for (let n = 1; ; n += 1) {
+    const name = n === 1 ? path : `${path}.${n}`;
+    if (!taken.has(basename(name))) return name;
+  }
 }
 
 async function readShared(directory: string): Promise<SharedRecords> {

@@ -3,8 +3,8 @@ import { dirname } from "node:path";
 import { crc32 } from "node:zlib";
 
 /**
- * A file of records, one a line: `<bytes> <crc32 in hex> <json>\n`. A record is whole or, when the
- * machine stopped while it was written, absent: reading ends at the first that does not check.
+ * A file of records, one a line: `<bytes> <crc32 in hex> <json>\n`. When the machine stops while the
+ * last record is written, that one is not whole; of every other record this means damage.
  */
 
 export function encodeRecord(json: string): Buffer {
@@ -13,21 +13,55 @@ export function encodeRecord(json: string): Buffer {
   return Buffer.concat([Buffer.from(`${body.length} ${sum} `), body, Buffer.from("\n")]);
 }
 
-/** The whole records and the number of bytes they take. */
-export function decodeRecords(content: Buffer): { records: string[]; goodBytes: number } {
+export interface Decoded {
+  /** The whole records up to the first that is not. */
+  records: string[];
+  /** Bytes they take. */
+  goodBytes: number;
+  /**
+   * What is behind them: nothing; one record of which the end was never written (`torn`); one that
+   * has its full length and does not check (`last`); or one that others follow (`middle`).
+   */
+  rest: "none" | "torn" | "last" | "middle";
+}
+
+const LINE_END = 0x0a;
+
+export function decodeRecords(content: Buffer): Decoded {
   const records: string[] = [];
   let at = 0;
   for (;;) {
-    const header = /^(\d{1,10}) ([0-9a-f]{8}) /.exec(content.toString("latin1", at, at + 20));
-    if (header === null) return { records, goodBytes: at };
-    const start = at + header[0].length;
-    const end = start + Number(header[1]);
-    const body = content.subarray(start, end);
-    const isWhole = content[end] === 0x0a && crc32(body) === Number.parseInt(header[2] ?? "", 16);
-    if (!isWhole) return { records, goodBytes: at };
+    if (at >= content.length) return { records, goodBytes: at, rest: "none" };
+    const header = headerAt(content, at);
+    const end = header === undefined ? undefined : header.start + header.bytes;
+    const body = content.subarray(header?.start, end);
+    const isWhole = end !== undefined && content[end] === LINE_END && crc32(body) === header?.sum;
+    if (!isWhole) return { records, goodBytes: at, rest: restAt(content, at, end) };
     records.push(body.toString());
     at = end + 1;
   }
+}
+
+function headerAt(
+  content: Buffer,
+  at: number,
+): { start: number; bytes: number; sum: number } | undefined {
+  const found = /^(\d{1,10}) ([0-9a-f]{8}) /.exec(content.toString("latin1", at, at + 20));
+  if (found === null) return undefined;
+  const [header, bytes, sum = ""] = found;
+  return { start: at + header.length, bytes: Number(bytes), sum: Number.parseInt(sum, 16) };
+}
+
+/** A later record shows by its header: behind a line's end, or where this one says that it ends. */
+function restAt(content: Buffer, at: number, end: number | undefined): Decoded["rest"] {
+  if (end !== undefined && headerAt(content, end + 1) !== undefined) return "middle";
+  for (let line = content.indexOf(LINE_END, at); line !== -1; ) {
+    if (headerAt(content, line + 1) !== undefined) return "middle";
+    line = content.indexOf(LINE_END, line + 1);
+  }
+  // A file may have got its length before its content: then there are zeros.
+  const isBlank = content.subarray(at).every((byte) => byte === 0);
+  return isBlank || content.at(-1) !== LINE_END ? "torn" : "last";
 }
 
 interface Waiter {

@@ -1,4 +1,5 @@
 import type { SessionSnapshot } from "../../protocol/snapshot.ts";
+import type { AppError } from "../../runtime/errors.ts";
 import type { LogState } from "../log-state.ts";
 import type {
   Durability,
@@ -33,7 +34,11 @@ export interface SharedRecords {
 
 /** Where the memory backend's transitions go so that they survive the process. */
 export interface Journal {
-  readonly restored: { logs: readonly LogImage[] } & SharedRecords;
+  readonly restored: {
+    logs: readonly LogImage[];
+    /** Why a session cannot be used, by `memberOf` it. */
+    damaged: ReadonlyMap<string, AppError>;
+  } & SharedRecords;
   /** Called in the order of the transitions; never throws. A failure shows at `flush`. */
   created(log: LogImage): void;
   stepped(log: LogImage, step: LogStep): void;
@@ -46,7 +51,7 @@ export interface Journal {
 
 /** Keeps nothing. */
 export const noJournal: Journal = {
-  restored: { logs: [], bindings: new Map(), pools: new Map() },
+  restored: { logs: [], damaged: new Map(), bindings: new Map(), pools: new Map() },
   created() {},
   stepped() {},
   flush: () => Promise.resolve(),

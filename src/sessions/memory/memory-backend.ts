@@ -63,7 +63,7 @@ export class MemoryBackend implements LogBackend {
 
   async create(session: CreateSession, gen: string): Promise<{ created: boolean; head: Head }> {
     const ref = { tenant: session.tenant, id: session.id };
-    const existing = this.#logs.get(memberOf(ref));
+    const existing = this.#find(ref);
     const applied = rules.create(
       existing?.state ?? null,
       {
@@ -81,7 +81,7 @@ export class MemoryBackend implements LogBackend {
       this.#journal.created(log);
       this.#store(log, applied, null);
     }
-    const log = this.#logs.get(memberOf(ref));
+    const log = this.#find(ref);
     await this.#journal.flush(ref, "committed");
     return { created: applied.reply.word === "OK", head: headOf(log?.state ?? emptyHead) };
   }
@@ -153,7 +153,7 @@ export class MemoryBackend implements LogBackend {
   renew(leases: readonly HeldLease[], ttlMs: number): Promise<(Seq | null)[]> {
     const now = this.#clock.now();
     const seqs = leases.map(({ ref, token }) => {
-      const log = this.#logs.get(memberOf(ref));
+      const log = this.#find(ref);
       const applied = rules.renew(log?.state ?? null, { token, ttlMs }, { now });
       if (log !== undefined && applied.state !== null) log.state = applied.state;
       return applied.reply;
@@ -167,26 +167,26 @@ export class MemoryBackend implements LogBackend {
     );
   }
 
-  head(ref: SessionRef): Promise<Head | null> {
-    const log = this.#logs.get(memberOf(ref));
-    return Promise.resolve(log === undefined ? null : headOf(log.state));
+  async head(ref: SessionRef): Promise<Head | null> {
+    const log = this.#find(ref);
+    return log === undefined ? null : headOf(log.state);
   }
 
-  snapshotOf(ref: SessionRef): Promise<SessionSnapshot | null> {
-    const log = this.#logs.get(memberOf(ref));
-    return Promise.resolve(log === undefined ? null : structuredClone(log.snapshot));
+  async snapshotOf(ref: SessionRef): Promise<SessionSnapshot | null> {
+    const log = this.#find(ref);
+    return log === undefined ? null : structuredClone(log.snapshot);
   }
 
-  read(ref: SessionRef, page: Page): Promise<StoredEvent[] | null> {
-    const log = this.#logs.get(memberOf(ref));
-    if (log === undefined) return Promise.resolve(null);
+  async read(ref: SessionRef, page: Page): Promise<StoredEvent[] | null> {
+    const log = this.#find(ref);
+    if (log === undefined) return null;
     // events[i].seq is i + 1.
     const from = page.after ?? 0;
     const to = Math.min((page.before ?? Number.POSITIVE_INFINITY) - 1, log.events.length);
     const slice = page.reverse
       ? log.events.slice(Math.max(from, to - page.limit), Math.max(from, to)).toReversed()
       : log.events.slice(from, Math.min(to, from + page.limit));
-    return Promise.resolve(copyExact(slice));
+    return copyExact(slice);
   }
 
   watch(ref: SessionRef, watcher: LogWatcher): () => void {
@@ -220,7 +220,7 @@ export class MemoryBackend implements LogBackend {
   }
 
   async remove(ref: SessionRef): Promise<void> {
-    const log = this.#logs.get(memberOf(ref));
+    const log = this.#find(ref);
     if (log === undefined) return;
     this.#logs.delete(memberOf(ref));
     await this.#journal.removed(ref);
@@ -228,9 +228,9 @@ export class MemoryBackend implements LogBackend {
     this.#hint(ref, log.state.seq);
   }
 
-  statesOf(refs: readonly SessionRef[]): Promise<(SessionState | null)[]> {
-    const states = refs.map((ref) => {
-      const state = this.#logs.get(memberOf(ref))?.state;
+  async statesOf(refs: readonly SessionRef[]): Promise<(SessionState | null)[]> {
+    return refs.map((ref) => {
+      const state = this.#find(ref)?.state;
       if (state === undefined) return null;
       return {
         status: state.st,
@@ -241,7 +241,6 @@ export class MemoryBackend implements LogBackend {
         lts: state.lts,
       };
     });
-    return Promise.resolve(states);
   }
 
   openRequests(): Promise<SandboxRequest[]> {
@@ -291,7 +290,7 @@ export class MemoryBackend implements LogBackend {
   }
 
   async bindSandbox(sandboxId: string, binding: SandboxBinding): Promise<void> {
-    if (!this.#logs.has(memberOf({ tenant: binding.tenant, id: binding.sessionId }))) return;
+    if (this.#find({ tenant: binding.tenant, id: binding.sessionId }) === undefined) return;
     this.#bindings.set(sandboxId, { ...binding });
     await this.#journal.shared({ bindings: this.#bindings, pools: this.#pools });
   }
@@ -311,17 +310,24 @@ export class MemoryBackend implements LogBackend {
     return Promise.resolve(this.#bindings.get(sandboxId) ?? null);
   }
 
-  readLease(tenant: string, sessionId: string) {
-    const state = this.#logs.get(memberOf({ tenant, id: sessionId }))?.state;
-    if (state === undefined) return Promise.resolve(null);
+  async readLease(tenant: string, sessionId: string) {
+    const state = this.#find({ tenant, id: sessionId })?.state;
+    if (state === undefined) return null;
     const { tok: token, ep: epoch, own: owner, st } = state;
-    return Promise.resolve({ token, epoch, owner, terminated: st === "terminated" });
+    return { token, epoch, owner, terminated: st === "terminated" };
   }
 
   async close(): Promise<void> {
     this.#workBell.ring();
     await this.#journal.close();
     await this.#onClosed();
+  }
+
+  /** Throws LOG_DAMAGED. */
+  #find(ref: SessionRef): LogImage | undefined {
+    const damage = this.#journal.restored.damaged.get(memberOf(ref));
+    if (damage !== undefined) throw damage;
+    return this.#logs.get(memberOf(ref));
   }
 
   #around(log: LogImage | undefined): Surroundings {
@@ -334,7 +340,7 @@ export class MemoryBackend implements LogBackend {
     durability: Durability,
     transition: (log: LogImage | undefined) => Applied<Reply>,
   ): Promise<Reply> {
-    const log = this.#logs.get(memberOf(ref));
+    const log = this.#find(ref);
     const applied = transition(log);
     if (log !== undefined) this.#store(log, applied, log.state);
     await this.#journal.flush(ref, durability);
