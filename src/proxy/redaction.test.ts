@@ -33,9 +33,68 @@ const echoes: Record<string, string> = {
   "base64url after two bytes": base64url(`u:${value}…`),
 };
 
+const codes = (text: string) => Array.from(text, (char) => char.charCodeAt(0));
+const hexOf = (code: number, digits: number) => code.toString(16).padStart(digits, "0");
+const special = /[^A-Za-z0-9]/g;
+const inAll = (write: (code: number) => string) => codes(value).map(write).join("");
+const inSpecials = (write: (code: number) => string) =>
+  value.replaceAll(special, (char) => write(char.charCodeAt(0)));
+const percent = (code: number) => `%${hexOf(code, 2).toUpperCase()}`;
+const unicode = (code: number) => `\\u${hexOf(code, 4)}`;
+const names: Readonly<Record<string, string>> = {
+  "/": "sol",
+  '"': "quot",
+  "+": "plus",
+  "?": "quest",
+  "=": "equals",
+  "%": "percnt",
+};
+
+/** As ordinary encoders write the characters that they change, or all. */
+const written: Record<string, string> = {
+  "percent-encoded but the slash": encodeURIComponent(value).replaceAll("%2F", "/"),
+  "one character percent-encoded": value.replace("+", "%2B"),
+  "all percent-encoded": inAll(percent),
+  "percent-encoded twice": encodeURIComponent(encodeURIComponent(value)),
+  "percent-encoded three times": encodeURIComponent(encodeURIComponent(encodeURIComponent(value))),
+  "with the escape of old browsers": inSpecials((code) => `%u${hexOf(code, 4)}`),
+  "JSON in JSON in JSON": JSON.stringify(JSON.stringify(value)),
+  "with the escapes of JSON": inAll(unicode),
+  "with those in capitals": inSpecials((code) => `\\u${hexOf(code, 4).toUpperCase()}`),
+  "with those, in JSON again": JSON.stringify(inSpecials(unicode)),
+  "percent-encoded, with those for the percent": encodeURIComponent(value).replaceAll(
+    "%",
+    unicode(0x25),
+  ),
+  "with the short escapes of JavaScript": inAll((code) => `\\x${hexOf(code, 2)}`),
+  "with the long escapes of JavaScript": inSpecials((code) => `\\u{${hexOf(code, 2)}}`),
+  "with the escapes of Python": inSpecials((code) => `\\U${hexOf(code, 8)}`),
+  "in octal": inAll((code) => `\\${code.toString(8).padStart(3, "0")}`),
+  "quoted for a shell": inSpecials((code) => `\\${String.fromCharCode(code)}`),
+  "with decimal entities": inAll((code) => `&#${code};`),
+  "with hexadecimal entities": inSpecials((code) => `&#x${hexOf(code, 2).toUpperCase()};`),
+  "with entities that have zeros": inSpecials((code) => `&#x${hexOf(code, 4)};`),
+  "with named entities": value.replaceAll(/[/"+?=%]/g, (char) => `&${names[char]};`),
+  "with entities of entities": inSpecials((code) => `&amp;#${code};`),
+  "quoted-printable": inSpecials((code) => `=${hexOf(code, 2).toUpperCase()}`).replace(
+    "k",
+    "k=\r\n",
+  ),
+  "base64, percent-encoded": encodeURIComponent(base64(`u:${value}`)),
+  "base64 of a percent-encoded pair": base64(`u:${encodeURIComponent(value)}`),
+  "base64 of JSON": base64(JSON.stringify({ a: value })),
+  "base64 in lines": base64(`user:${value}`).replaceAll(/.{16}/g, "$&\n"),
+  "base64 in lines, indented": base64(`user:${value}`).replaceAll(/.{16}/g, "$&\r\n    "),
+  "base64 in lines, in JSON": JSON.stringify(base64(`user:${value}`).replaceAll(/.{16}/g, "$&\n")),
+  "each character in a way of its own": codes(value)
+    .map((code, index) => [percent, unicode, (one: number) => `&#${one};`][index % 3]?.(code))
+    .join(""),
+};
+
 /** What must be gone: any form we know, and any long piece of the plain value. */
 function expectClean(text: string) {
   for (const form of encodedForms(value)) expect(text).not.toContain(form);
+  expect(text).not.toContain(encodeURIComponent(value));
   expect(text).not.toContain(value.slice(0, 12));
 }
 
@@ -67,6 +126,69 @@ describe("Redactor", () => {
       expectClean(single);
     },
   );
+
+  it.each(Object.entries(written))(
+    "takes the value out however it is written: %s",
+    (_name, text) => {
+      const clean = redactor.text(`before ${text} after`);
+
+      expect(clean).toContain("[redacted:v/e]");
+      expect(clean).toMatch(/^before .{0,30} after$/s);
+    },
+  );
+
+  it.each(Object.entries(written))("and out of a stream split anywhere: %s", (_name, text) => {
+    const given = `before ${text} after`;
+    const whole = redactor.text(given);
+
+    for (let at = 0; at <= given.length; at += 1) {
+      const pieces = redactor.pieces();
+      const out = [pieces.push(given.slice(0, at)), pieces.push(given.slice(at)), pieces.end()];
+      expect(out.join("")).toBe(whole);
+    }
+  });
+
+  it.each([
+    ["a percent before it", "41bc/def-xyz", "%41bc%2Fdef-xyz"],
+    ["a backslash before it", "nobody/knows", "\\nobody\\/knows"],
+    ["escapes of its own", "a%41&amp;b\\u0041c", "a%41&amp;b\\u0041c"],
+    ["those escaped", "a%41&amp;b", "a%2541&amp;amp;b"],
+    ["a space written as plus", "correct horse", "correct+horse"],
+  ])("is not led astray by %s", (_name, secret, text) => {
+    expect(redactorOf([{ id: "v", value: secret }]).text(`<${text}>`)).toMatch(
+      /^<%?\\?\[redacted:v\]>$/,
+    );
+  });
+
+  it("takes occurrences that overlap as one, in a stream too", () => {
+    const twofold = redactorOf([{ id: "v", value: "abcdabcd" }]);
+    const text = "-abcdabcdabcd-abcdabcd";
+    const stream = twofold.pieces();
+
+    const pieces = [...Array.from(text, (char) => stream.push(char)), stream.end()];
+
+    expect(twofold.text(text)).toBe("-[redacted:v]-[redacted:v]");
+    expect(pieces.join("")).toBe("-[redacted:v]-[redacted:v]");
+  });
+
+  it.each([
+    ["beginnings of the value", (text: string) => text.slice(0, -1)],
+    ["the value itself", (text: string) => text],
+    ["escapes", () => "\\"],
+    ["escapes of its first character", (text: string) => percent(text.charCodeAt(0))],
+    ["entities", () => "&amp;"],
+  ])("takes time in proportion to the text: %s", (_name, pieceOf) => {
+    const piece = pieceOf(value);
+    const cpuOf = (length: number) => {
+      const text = piece.repeat(Math.ceil(length / piece.length));
+      const before = process.cpuUsage().user;
+      redactor.text(text);
+      return process.cpuUsage().user - before;
+    };
+    cpuOf(20_000);
+
+    expect(cpuOf(800_000)).toBeLessThan(30 * Math.max(cpuOf(100_000), 2000));
+  });
 
   it("gives out what it was given, in order, when nothing is found", () => {
     assert(

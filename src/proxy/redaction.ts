@@ -1,7 +1,11 @@
+import { type Span, ValueSearch } from "./value-search.ts";
+import { ValueTrie } from "./value-trie.ts";
+
 /**
- * Takes known credential values out of what flows back to the harness (security §12). Known values,
- * not patterns: each value is looked for raw, JSON-escaped, URL-encoded, in hex, and in base64 and
- * base64url at each of the three alignments it can have inside a longer encoded text.
+ * Takes known credential values out of what flows back to the harness. Known values, not patterns: each
+ * value is looked for as it is, in hex, and in base64 and base64url at each of the three alignments it
+ * can have inside a longer encoded text; and in each of these every character may be written in any of
+ * its usual ways (escapes.ts), each in a way of its own, and lines may be broken.
  * Not found: values that a server reverses, splits, encrypts or encodes in any other way.
  *
  * Values are visible ASCII (credentials/credential-value.ts), so bytes and characters agree.
@@ -13,43 +17,22 @@ export interface KnownSecret {
   value: string;
 }
 
-/** The forms of some secrets, ready to be looked for. */
-interface Compiled {
-  patterns: readonly string[];
-  ids: ReadonlyMap<string, string>;
-  regex: RegExp | undefined;
-  /** Characters with which a pattern begins. */
-  firsts: ReadonlySet<string>;
-  longest: number;
-}
-
 /** By the list itself: who holds a credential gives the same list until it changes. */
-const compiled = new WeakMap<readonly KnownSecret[], Compiled>();
+const tries = new WeakMap<readonly KnownSecret[], ValueTrie>();
 const NONE: readonly KnownSecret[] = [];
 
-function ready(secrets: readonly KnownSecret[]): Compiled {
-  const known = compiled.get(secrets) ?? compile(secrets);
-  compiled.set(secrets, known);
+function ready(secrets: readonly KnownSecret[]): ValueTrie {
+  const known = tries.get(secrets) ?? trieOf(secrets);
+  tries.set(secrets, known);
   return known;
 }
 
-function compile(secrets: readonly KnownSecret[]): Compiled {
+function trieOf(secrets: readonly KnownSecret[]): ValueTrie {
   const ids = new Map<string, string>();
   for (const { id, value } of secrets) {
     for (const form of encodedForms(value)) ids.set(form, id);
   }
-  // Longest first, so that an alternation prefers the form that covers most.
-  const patterns = [...ids.keys()].toSorted((a, b) => b.length - a.length);
-  return {
-    patterns,
-    ids,
-    regex:
-      patterns.length === 0
-        ? undefined
-        : new RegExp(patterns.map((pattern) => literal(pattern)).join("|"), "g"),
-    firsts: new Set(patterns.map((pattern) => pattern[0] ?? "")),
-    longest: patterns[0]?.length ?? 0,
-  };
+  return new ValueTrie(ids);
 }
 
 export class Redactor {
@@ -80,34 +63,76 @@ export class Redactor {
   /** Every string and number of a parsed JSON value, keys included. */
   json(value: unknown): unknown {
     const known = ready(this.#secrets());
-    return known.regex === undefined ? value : this.#cleanJson(value, known);
+    return known.longest === 0 ? value : this.#cleanJson(value, known);
   }
 
-  stream(): RedactionStream {
-    let held = "";
+  /** For text that comes in pieces. */
+  pieces(): RedactionPieces {
+    let held = NOTHING_HELD;
+    const next = (piece: string, isLast: boolean) => {
+      const step = this.#cleanPiece({ ...held, text: held.text + piece }, isLast);
+      held = step.held;
+      return step.clean;
+    };
     return {
-      push: (chunk) => {
-        const known = ready(this.#secrets());
-        const clean = this.#clean(held + Buffer.from(chunk).toString("latin1"), known);
-        const keep = startedLength(clean, known);
-        held = clean.slice(clean.length - keep);
-        return Buffer.from(clean.slice(0, clean.length - keep), "latin1");
-      },
+      push: (piece) => next(piece, false),
       // What is the beginning of one value may be the whole of another that has come since.
-      end: () => Buffer.from(this.text(held), "latin1"),
+      end: () => next("", true),
     };
   }
 
-  #clean(text: string, { regex, ids }: Compiled): string {
-    if (regex === undefined) return text;
-    return text.replace(regex, (found) => {
-      this.#onHit();
-      if (this.#keepsLength) return "*".repeat(found.length);
-      return `[redacted:${ids.get(found) ?? "credential"}]`;
-    });
+  /** For bytes that come in pieces. */
+  stream(): RedactionStream {
+    const pieces = this.pieces();
+    return {
+      push: (chunk) => Buffer.from(pieces.push(Buffer.from(chunk).toString("latin1")), "latin1"),
+      end: () => Buffer.from(pieces.end(), "latin1"),
+    };
   }
 
-  #cleanJson(value: unknown, known: Compiled): unknown {
+  #clean(text: string, known: ValueTrie): string {
+    if (text.length < known.shortest) return text;
+    const { spans } = new ValueSearch(known, text).run();
+    return spans.length === 0 ? text : this.#without(text, spans, { from: 0, to: text.length });
+  }
+
+  #cleanPiece({ text, covered }: Held, isLast: boolean): { clean: string; held: Held } {
+    const { spans, openFrom } = new ValueSearch(ready(this.#secrets()), text).run();
+    if (isLast) {
+      const clean = this.#without(text, spans, { from: covered, to: text.length });
+      return { clean, held: NOTHING_HELD };
+    }
+    const upTo = Math.max(covered, openFrom);
+    // A value may end in what may be the beginning of another one.
+    const to = Math.max(upTo, spans.findLast(({ start }) => start < upTo)?.end ?? 0);
+    return {
+      clean: this.#without(text, spans, { from: covered, to }),
+      held: { text: text.slice(openFrom), covered: to - openFrom },
+    };
+  }
+
+  /** The text between two places, with what stands for each value that begins there. */
+  #without(
+    text: string,
+    spans: readonly Span[],
+    { from, to }: { from: number; to: number },
+  ): string {
+    let clean = "";
+    let at = from;
+    for (const { start, end, id } of spans) {
+      if (end <= from) continue;
+      if (start >= to) break;
+      clean += text.slice(at, Math.max(at, start));
+      if (start >= from) this.#onHit();
+      if (this.#keepsLength) clean += "*".repeat(end - Math.max(start, from));
+      // What overlaps with a value that is already told is part of it.
+      else if (start >= from) clean += `[redacted:${id}]`;
+      at = end;
+    }
+    return clean + text.slice(at, Math.max(at, to));
+  }
+
+  #cleanJson(value: unknown, known: ValueTrie): unknown {
     if (typeof value === "string") return this.#clean(value, known);
     if (typeof value === "number" || JSON.isRawJSON(value)) return this.#cleanNumber(value, known);
     if (Array.isArray(value)) return value.map((item) => this.#cleanJson(item, known));
@@ -120,7 +145,7 @@ export class Redactor {
   }
 
   /** As it was written and as its reader will write it (`12345678e0`): with a value in it, a text. */
-  #cleanNumber(number: unknown, known: Compiled): unknown {
+  #cleanNumber(number: unknown, known: ValueTrie): unknown {
     const source = JSON.stringify(number);
     for (const text of new Set([source, String(Number(source))])) {
       const clean = this.#clean(text, known);
@@ -130,16 +155,20 @@ export class Redactor {
   }
 }
 
-/** Length of the longest end of `text` with which a known value may begin; nearly always 0. */
-function startedLength(text: string, { patterns, firsts, longest }: Compiled): number {
-  const from = Math.max(0, text.length - longest + 1);
-  for (let start = from; start < text.length; start += 1) {
-    if (!firsts.has(text[start] ?? "")) continue;
-    const tail = text.slice(start);
-    if (patterns.some((pattern) => pattern.startsWith(tail))) return tail.length;
-  }
-  return 0;
+/** Text in, text out; holds back only what may turn out to be the start of a known value. */
+export interface RedactionPieces {
+  push(piece: string): string;
+  /** What was held back. */
+  end(): string;
 }
+
+/** What waits for the next piece; `covered` of it belongs to a value that is already told. */
+interface Held {
+  text: string;
+  covered: number;
+}
+
+const NOTHING_HELD: Held = { text: "", covered: 0 };
 
 /** Bytes in, bytes out; holds back only what may turn out to be the start of a known value. */
 export interface RedactionStream {
@@ -162,29 +191,19 @@ function setMember(object: Record<string, unknown>, key: string, value: unknown)
   });
 }
 
-/** RegExp.escape is not in Node 22. */
-function literal(text: string): string {
-  return text.replaceAll(/[\\^$.*+?()[\]{}|/-]/g, String.raw`\$&`);
-}
-
-/** Every form in which the value is recognised, without repetition. */
+/** Every text by which the value is recognised, without repetition. */
 export function encodedForms(value: string): string[] {
-  const bytes = Buffer.from(value, "utf8");
-  const percent = encodeURIComponent(value);
-  const json = JSON.stringify(value).slice(1, -1);
-  return [
-    ...new Set([
-      value,
-      json,
-      json.replaceAll("/", "\\/"),
-      percent,
-      percent.replaceAll(/%[0-9A-F]{2}/g, (code) => code.toLowerCase()),
-      percent.replaceAll("%20", "+"),
+  // Also what is packed into base64 or hex as it stands in a form or in JSON.
+  const written = new Set([value, encodeURIComponent(value), JSON.stringify(value).slice(1, -1)]);
+  const packed = [...written].flatMap((text) => {
+    const bytes = Buffer.from(text, "utf8");
+    return [
       bytes.toString("hex"),
       bytes.toString("hex").toUpperCase(),
       ...[0, 1, 2].flatMap((before) => base64At(bytes, before)),
-    ]),
-  ];
+    ];
+  });
+  return [...new Set([value, ...packed])];
 }
 
 /**

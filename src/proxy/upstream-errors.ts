@@ -48,11 +48,64 @@ export function checkAnswer(what: string, answer: Dispatcher.ResponseData): void
       `${what} answered a redirect (${statusCode}), which is not followed`,
     );
   }
-  const encoding = oneHeader(headers, "content-encoding");
-  if (encoding === undefined || encoding === "identity") return;
+  const packed = packedProblem(headers);
+  if (packed === undefined) return;
   discardBody(answer);
-  // A plain body was asked for; a packed one cannot be searched for credentials.
-  throw unusableAnswer(`${what} answered with a compressed body, which was not asked for`);
+  throw unusableAnswer(`${what} answered with ${packed}`);
+}
+
+/** What is wrong with how a body is packed: a plain one was asked for, and only that can be searched. */
+function packedProblem(headers: Headers): string | undefined {
+  const encodings = headerValues(headers, "content-encoding");
+  if (encodings.length > 1) return "its content-encoding given twice";
+  const [encoding = "identity"] = encodings;
+  return encoding.trim().toLowerCase() === "identity"
+    ? undefined
+    : "a compressed body, which was not asked for";
+}
+
+/** Throws UPSTREAM_REFUSED unless the body is said, or may be taken, to be UTF-8. */
+export function checkCharset(
+  what: string,
+  { headers }: Pick<Dispatcher.ResponseData, "headers">,
+): void {
+  const types = headerValues(headers, "content-type");
+  if (types.length > 1) throw unusableAnswer(`${what} answered with its content-type given twice`);
+  const charsets = [...(types[0] ?? "").matchAll(/;[ \t]*charset[ \t]*=[ \t]*"?([^";, \t]*)/gi)];
+  // ASCII is a part of UTF-8.
+  if (charsets.every(([, name = ""]) => /^(?:utf-?8|us-ascii)$/i.test(name))) return;
+  throw unusableAnswer(`${what} answered in a charset that is not read; only UTF-8 is`);
+}
+
+/** Text of an answer whose bytes come in pieces. Throws UPSTREAM_REFUSED for bytes that are no UTF-8. */
+export class Utf8Text {
+  readonly #what: string;
+  readonly #decoder = new TextDecoder("utf-8", { fatal: true });
+
+  constructor(what: string) {
+    this.#what = what;
+  }
+
+  push(chunk: Uint8Array): string {
+    return this.#decode(chunk);
+  }
+
+  /** Throws when the last character is not complete. */
+  end(): string {
+    return this.#decode(undefined);
+  }
+
+  #decode(chunk: Uint8Array | undefined): string {
+    let text: string;
+    try {
+      text = this.#decoder.decode(chunk, { stream: chunk !== undefined });
+    } catch {
+      throw unusableAnswer(`${this.#what} answered with bytes that are not UTF-8 text`);
+    }
+    // UTF-16 of ordinary text is valid UTF-8 with these in it.
+    if (!text.includes("\0")) return text;
+    throw unusableAnswer(`${this.#what} answered with bytes that are not text`);
+  }
 }
 
 /** Gives an answer's connection up. Its stream reports that as an error, which is no news here. */
@@ -61,10 +114,13 @@ export function discardBody({ body }: Dispatcher.ResponseData): void {
   body.destroy();
 }
 
-export function oneHeader(
-  headers: Record<string, string | string[] | undefined>,
-  name: string,
-): string | undefined {
-  const value = headers[name];
-  return Array.isArray(value) ? value[0] : value;
+export function oneHeader(headers: Headers, name: string): string | undefined {
+  return headerValues(headers, name)[0];
 }
+
+function headerValues(headers: Headers, name: string): readonly string[] {
+  const value = headers[name];
+  return value === undefined ? [] : [value].flat();
+}
+
+type Headers = Dispatcher.ResponseData["headers"];

@@ -204,7 +204,7 @@ async function usedPages(pagemap: FileHandle, { from, to }: Range): Promise<Rang
   return runs;
 }
 
-/** Raw, hex and base64, made without the product's code: base64 by encoding longer and longer texts. */
+/** Raw, URL-encoded, in JSON, hex and base64, made without the product's code: base64 by encoding longer and longer texts. */
 function ownForms(marker: string): string[] {
   const codes = Array.from(marker, (letter) => letter.charCodeAt(0));
   const hex = codes.map((code) => code.toString(16).padStart(2, "0"));
@@ -214,7 +214,17 @@ function ownForms(marker: string): string[] {
     const start = { 0: 0, 1: 2, 2: 3 }[before.length] ?? 0;
     return whole.replace(/=+$/, "").slice(start, -1);
   });
-  return [marker, hex.join(""), hex.join("").toUpperCase(), ...base64];
+  const percent = encodeURIComponent(marker);
+  const json = JSON.stringify(marker).slice(1, -1);
+  const written = [percent, percent.replaceAll(/%../g, (code) => code.toLowerCase()), json];
+  return [
+    marker,
+    ...written,
+    json.replaceAll("/", "\\/"),
+    hex.join(""),
+    hex.join("").toUpperCase(),
+    ...base64,
+  ];
 }
 
 /** The text with the escapes of JSON undone that no search sees through; undefined without any. */

@@ -36,6 +36,17 @@ const escaped = (text: string) =>
     .map((char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`)
     .join("");
 
+const inSpecials = (text: string, write: (char: string) => string) =>
+  text.replaceAll(/[^A-Za-z0-9]/g, write);
+const decimalEntity = (char: string) => `&#${char.charCodeAt(0)};`;
+const hexEntity = (char: string) => `&#x${toHex(char)};`;
+const namedEntity = (char: string) => {
+  const name = { "/": "sol", "+": "plus", "=": "equals", "?": "quest", "&": "amp", '"': "quot" }[
+    char
+  ];
+  return name === undefined ? char : `&${name};`;
+};
+
 type Echo = (secret: string) => unknown;
 
 const covered: readonly (readonly [string, Echo])[] = [
@@ -51,6 +62,21 @@ const covered: readonly (readonly [string, Echo])[] = [
   ["hex in capitals", (secret) => toHex(secret).toUpperCase()],
   ["URL-encoded", (secret) => encodeURIComponent(secret)],
   ["URL-encoded in small letters", (secret) => encodeURIComponent(secret).toLowerCase()],
+  ["URL-encoded, all of it", percentAll],
+  ["URL-encoded but the slash", (secret) => encodeURIComponent(secret).replaceAll("%2F", "/")],
+  ["URL-encoded twice", (secret) => encodeURIComponent(encodeURIComponent(secret))],
+  ["JSON of an encoder that escapes more", (secret) => `{"a":"${inSpecials(secret, escaped)}"}`],
+  ["that JSON in JSON", (secret) => JSON.stringify(inSpecials(secret, escaped))],
+  ["HTML with decimal entities", (secret) => inSpecials(secret, decimalEntity)],
+  ["HTML with hexadecimal entities", (secret) => inSpecials(secret, hexEntity)],
+  ["HTML with named entities", (secret) => inSpecials(secret, namedEntity)],
+  ["HTML in HTML", (secret) => inSpecials(secret, hexEntity).replaceAll("&", "&amp;")],
+  [
+    "short escapes of a program's text",
+    (secret) => `\\x${toHex(secret).match(/../g)?.join("\\x")}`,
+  ],
+  ["quoted-printable", (secret) => inSpecials(secret, (char) => `=${toHex(char).toUpperCase()}`)],
+  ["base64 in lines", (secret) => toBase64(`user:${secret}`).replaceAll(/.{20}/g, "$&\n")],
 ];
 
 /** With characters that the encodings change. */
@@ -142,7 +168,7 @@ describe("a tool that gives its credential back", () => {
   it.each<[string, Echo, RegExp]>([
     ["reversed", (secret) => Array.from(secret).toReversed().join(""), /reversed/],
     ["split", (secret) => [secret.slice(0, 10), secret.slice(10)], /split/],
-    ["encoded in another way", (secret) => percentAll(secret), /any\s+other way/],
+    ["encoded in another way", (secret) => Array.from(toHex(secret)).join("-"), /any\s+other way/],
   ])("%s is not covered, and the guide says so", async (_name, echo, word) => {
     const secret = newMarker("T02");
     const { rig } = await sessionWithServer(cleanups, secret, (_received, response) => {

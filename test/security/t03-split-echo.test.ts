@@ -30,6 +30,9 @@ const event = Buffer.from(
 );
 const raw = Buffer.from(`event: x\ndata: {"text":"${text}"}\n\n`);
 
+const unicodeOf = (given: string) =>
+  Array.from(given, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`).join("");
+
 let cuts: number[] = [];
 let rig: Rig;
 let upstreams: Upstream[];
@@ -113,7 +116,7 @@ it("a key that was rotated while the stream runs is taken out, cut at every byte
   const model = await startUpstream(cleanups, (_received, response) => {
     response.writeHead(200, { "content-type": "text/event-stream" });
     // The stream stands still inside the key it was asked with.
-    response.write(keys[0].slice(0, 9));
+    response.write(`data: ${keys[0].slice(0, 9)}`);
     streams.push(response);
   });
   const rotating = await Rig.start(cleanups, {
@@ -130,7 +133,7 @@ it("a key that was rotated while the stream runs is taken out, cut at every byte
 
   const [stream] = streams;
   stream?.socket?.setNoDelay(true);
-  for (const char of `${keys[0].slice(9)} ${keys[1]} ${keys[0]} end`) {
+  for (const char of `${keys[0].slice(9)} ${keys[1]} ${keys[0]} end\n\n`) {
     stream?.write(char);
     await turn();
     await turn();
@@ -143,6 +146,46 @@ it("a key that was rotated while the stream runs is taken out, cut at every byte
   expect(model.received.map(({ headers }) => headers["x-api-key"])).toEqual(keys);
   expect(await sweeping.found()).toEqual([]);
 });
+
+it.each([
+  ["as it is", (given: string) => given],
+  ["as JSON that escapes all", unicodeOf],
+])(
+  "a key that comes in the deltas of a text is taken out, cut anywhere: %s",
+  async (_name, write) => {
+    const key = newMarker("T03");
+    let cut = 0;
+    const model = await startUpstream(cleanups, (_received, response) => {
+      const whole = write(key);
+      const deltas = [whole.slice(0, cut), whole.slice(cut)].map((piece) => ({
+        type: "content_block_delta",
+        index: 0,
+        delta: { type: "text_delta", text: piece },
+      }));
+      const events = [
+        ...deltas,
+        { type: "content_block_stop", index: 0 },
+        { type: "message_stop" },
+      ];
+      response.writeHead(200, { "content-type": "text/event-stream" });
+      response.end(events.map((one) => `data: ${JSON.stringify(one)}\n\n`).join(""));
+    });
+    const streaming = await Rig.start(cleanups, {
+      modelBaseUrl: model.url,
+      modelApiKey: key,
+      requestsPerMinute: 1_000_000,
+    });
+    const texts = new Set<string>();
+    for (cut = 0; cut <= write(key).length; cut += 1) {
+      const answer = await (await streaming.post("/model/v1/messages", {})).text();
+      const pieces = answer.matchAll(/"text":("[^"]*")/g);
+      texts.add(Array.from(pieces, ([, piece]) => JSON.parse(piece ?? "") as string).join(""));
+    }
+
+    expect(model.received[0]?.headers["x-api-key"]).toBe(key);
+    expect([...texts]).toEqual(["[redacted:model-key]"]);
+  },
+);
 
 it("nothing was found anywhere, and both servers had the credential", async () => {
   expect(await sweep.found()).toEqual([]);

@@ -1,6 +1,8 @@
 import type { ServerResponse } from "node:http";
 import { brotliCompressSync, gzipSync } from "node:zlib";
 import { afterEach, describe, expect, it } from "@jest/globals";
+import { AnthropicModel } from "../../src/harness/anthropic-model.ts";
+import { systemClock } from "../../src/runtime/clock.ts";
 import { Cleanups, eventually, startUpstream } from "../integration/proxy/rig.ts";
 import { call, sessionWithServer } from "../integration/proxy/session-with-server.ts";
 import { ProxySweep } from "./proxy-sweep.ts";
@@ -19,6 +21,31 @@ type Answer = (response: ServerResponse, secret: string) => void;
 const body = (secret: string) =>
   JSON.stringify({ jsonrpc: "2.0", id: 1, error: { code: -32_000, message: `not ${secret}` } });
 const json = { "content-type": "application/json" };
+
+const escaped = (text: string) =>
+  Array.from(text, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`).join("");
+
+function packed(response: ServerResponse, secret: string, encodings: string[], status = 200): void {
+  if (encodings.length > 0) response.setHeader("content-encoding", encodings);
+  response.writeHead(status, json).end(gzipSync(body(secret)));
+}
+
+/** By hand: the server's library says `Transfer-Encoding` itself. */
+function packedOnTheWay(response: ServerResponse, secret: string): void {
+  const bytes = gzipSync(body(secret));
+  const head = [
+    "HTTP/1.1 200 OK",
+    "Content-Type: application/json",
+    "Transfer-Encoding: gzip, chunked",
+    "",
+    `${bytes.length.toString(16)}\r\n`,
+  ];
+  response.socket?.end(
+    Buffer.concat([Buffer.from(head.join("\r\n")), bytes, Buffer.from("\r\n0\r\n\r\n")]),
+  );
+}
+
+const answered = JSON.stringify({ jsonrpc: "2.0", id: 1, result: { content: [] } });
 
 const answers: readonly (readonly [string, Answer])[] = [
   ...[400, 401, 403, 404, 429, 500, 503].map((status): [string, Answer] => [
@@ -79,6 +106,31 @@ const answers: readonly (readonly [string, Answer])[] = [
         .writeHead(200, { ...json, "content-encoding": "br" })
         .end(brotliCompressSync(body(secret))),
   ],
+  [
+    "a packed body that is first said to be plain",
+    (response, secret) => packed(response, secret, ["identity", "gzip"]),
+  ],
+  ["a packed body that is not said to be", (response, secret) => packed(response, secret, [])],
+  [
+    "an error that is packed and not said to be",
+    (response, secret) => packed(response, secret, [], 401),
+  ],
+  ["a body packed on the way", (response, secret) => packedOnTheWay(response, secret)],
+  [
+    "a body in UTF-16",
+    (response, secret) =>
+      response
+        .writeHead(200, { "content-type": "application/json; charset=utf-16" })
+        .end(Buffer.from(body(secret), "utf16le")),
+  ],
+  [
+    "a body in UTF-16 that is not said to be",
+    (response, secret) => response.writeHead(400, json).end(Buffer.from(body(secret), "utf16le")),
+  ],
+  [
+    "an error with the escapes of JSON",
+    (response, secret) => response.writeHead(401, json).end(body(secret).replace(secret, escaped)),
+  ],
   ["no message", (response, secret) => response.writeHead(200, json).end(`"${secret}"`)],
   [
     "another type of body",
@@ -121,6 +173,71 @@ describe("a credential in an error", () => {
     expect(model.received[0]?.headers["x-api-key"]).toBe(secret);
     expect(await sweep.found()).toEqual([]);
   });
+
+  it("is not in the error that the harness makes of a refusal, however it is escaped", async () => {
+    const secret = newMarker("T04");
+    const model = await startUpstream(cleanups, (_received, response) => {
+      const error = { type: "authentication_error", message: "invalid key KEY" };
+      const text = JSON.stringify({ type: "error", error }).replace("KEY", escaped(secret));
+      response.writeHead(401, json).end(text);
+    });
+    const { rig } = await sessionWithServer(cleanups, secret, undefined, {
+      modelBaseUrl: model.url,
+      modelApiKey: secret,
+    });
+    const harness = new AnthropicModel({ baseUrl: `${rig.url}/model`, clock: systemClock, fetch });
+    const request = {
+      model: "m",
+      maxTokens: 10,
+      system: undefined,
+      tools: [],
+      messages: [{ role: "user" as const, content: [{ type: "text" as const, text: "hi" }] }],
+    };
+    const turn = {
+      sessionToken: await rig.token(),
+      signal: new AbortController().signal,
+      onText: () => {},
+    };
+
+    const told = await harness.stream(request, turn).then(String, String);
+
+    expect(model.received[0]?.headers["x-api-key"]).toBe(secret);
+    expect(told).toContain("invalid key [redacted:model-key]");
+  });
+
+  it.each([
+    ["packed twice over", { "content-encoding": ["identity", "identity"] }, /content-encoding/],
+    ["of an unknown packing", { "content-encoding": "exi" }, /compressed/],
+    ["in another charset", { "content-type": "application/json; charset=ISO-8859-1" }, /charset/],
+    ["of two types", { "content-type": ["application/json", "text/html"] }, /content-type/],
+    ["of bytes that are no text", {}, /not UTF-8|neither JSON nor events/, Buffer.from([0xe9])],
+    ["of zeros", {}, /not text|neither JSON nor events/, Buffer.from("a\0")],
+  ] as const)(
+    "cannot be hidden in an answer %s",
+    async (_name, headers, reason, bytes = Buffer.from(answered)) => {
+      const secret = newMarker("T04");
+      const answer = (response: ServerResponse) => {
+        for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
+        response.end(bytes);
+      };
+      const model = await startUpstream(cleanups, (_received, response) => answer(response));
+      const { rig } = await sessionWithServer(
+        cleanups,
+        secret,
+        (_received, response) => answer(response),
+        { modelBaseUrl: model.url, modelApiKey: secret },
+      );
+
+      for (const path of ["/mcp/docs", "/model/v1/messages"]) {
+        const refused = await rig.post(path, call("echo"));
+
+        expect(refused.status).toBe(502);
+        expect(await refused.json()).toMatchObject({
+          error: { code: "UPSTREAM_REFUSED", message: expect.stringMatching(reason) },
+        });
+      }
+    },
+  );
 
   it("is not looked for in headers that nobody needs: they are not passed on", async () => {
     const secret = newMarker("T04");

@@ -344,7 +344,8 @@ describe("a server that misbehaves", () => {
     const long = 256 * 1024 * 1024;
     const model = await startUpstream(cleanups, (_received, response) => {
       response.writeHead(200, { "content-type": "text/event-stream" });
-      flood(response, MIB, long).catch(() => {});
+      const event = Buffer.concat([Buffer.from("data: "), MIB.subarray(8), Buffer.from("\n\n")]);
+      flood(response, event, long).catch(() => {});
     });
     const { rig } = await sessionWithServer(cleanups, TOKEN, undefined, {
       modelBaseUrl: model.url,

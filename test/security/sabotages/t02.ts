@@ -2,6 +2,8 @@ import type { Sabotage } from "../sabotage.ts";
 
 const test = "test/security/t02-echo.test.ts";
 const redaction = "src/proxy/redaction.ts";
+const escapes = "src/proxy/escapes.ts";
+const search = "src/proxy/value-search.ts";
 
 export const sabotages: readonly Sabotage[] = [
   {
@@ -51,11 +53,65 @@ export const sabotages: readonly Sabotage[] = [
   {
     case: "T02",
     defence: "URL-encoding is found",
-    file: redaction,
-    find: "const percent = encodeURIComponent(value);",
-    replace: "const percent = value;",
+    file: escapes,
+    find: "        : readDigits(text, at, 2, 16);",
+    replace: "        : NO_ESCAPE;",
     test,
-    name: "URL-encoded \\(",
+    name: "URL-encoded \\(|all of it|but the slash",
+  },
+  {
+    case: "T02",
+    defence: "What is encoded twice is found",
+    file: search,
+    find: "const MAX_NESTED = 4;",
+    replace: "const MAX_NESTED = 1;",
+    test,
+    name: "URL-encoded twice|HTML in HTML",
+  },
+  {
+    case: "T02",
+    defence: "The escapes of JSON are found in a text too",
+    file: escapes,
+    find: "        : readDigits(text, at + 1, 4, 16);\n    case CAPITAL_U:",
+    replace: "        : NO_ESCAPE;\n    case CAPITAL_U:",
+    test,
+    name: "escapes more|JSON in JSON",
+  },
+  {
+    case: "T02",
+    defence: "Entities of HTML with numbers are found",
+    file: escapes,
+    find: "  if (text.charCodeAt(at) === HASH) {",
+    replace: "  if (text.charCodeAt(at) === HASH) return NO_ESCAPE;\n  if (at < 0) {",
+    test,
+    name: "decimal entities|hexadecimal entities",
+  },
+  {
+    case: "T02",
+    defence: "Entities of HTML with names are found",
+    file: escapes,
+    find: "return char === undefined ? NO_ESCAPE : reading(char.charCodeAt(0), end + 1);",
+    replace: "return char === undefined ? NO_ESCAPE : NO_ESCAPE;",
+    test,
+    name: "named entities",
+  },
+  {
+    case: "T02",
+    defence: "Quoted-printable is found",
+    file: escapes,
+    find: "      return readQuoted(text, at);",
+    replace: "      return NO_ESCAPE;",
+    test,
+    name: "quoted-printable",
+  },
+  {
+    case: "T02",
+    defence: "Lines that are broken inside a value are read over",
+    file: search,
+    find: "if (isLineBreak(code)) indent = MAX_INDENT;",
+    replace: "if (code < 0) indent = MAX_INDENT;",
+    test,
+    name: "base64 in lines",
   },
   {
     case: "T02",

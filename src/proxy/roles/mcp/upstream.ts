@@ -10,6 +10,7 @@ import { isConnectAgain, type StreamWatch } from "../../stream-watch.ts";
 import type { Caller, SessionTokenCheck } from "../../token.ts";
 import {
   checkAnswer,
+  checkCharset,
   discardBody,
   oneHeader,
   unusableAnswer,
@@ -152,6 +153,7 @@ export class McpRole {
     const { exchange, target, relay } = stream;
     const { what, redactor } = target;
     if (isFailure(answer.statusCode)) throw failure(target, answer);
+    checkCharset(what, answer);
     const headers = this.#answerHeaders(target, answer);
     const type = oneHeader(answer.headers, "content-type")?.split(";")[0]?.trim().toLowerCase();
     if (answer.statusCode >= 400) {
@@ -194,6 +196,7 @@ export class McpRole {
   async #relayListened(exchange: Exchange, target: Target, until: AbortSignal): Promise<Outcome> {
     const answer = await this.#ask(exchange, target, undefined, undefined, until);
     if (answer.statusCode === 200) {
+      checkCharset(target.what, answer);
       exchange.start(200, { ...this.#answerHeaders(target, answer), ...STREAM_HEADERS });
       const stream = this.#stream(exchange, target, undefined, until);
       await stream.refusals.during(() => this.#relayStream(stream, answer));

@@ -1,6 +1,7 @@
 import { Readable } from "node:stream";
 import { type Dispatcher, request } from "undici";
 import type { SessionIdentity } from "../../../credentials/credential-source.ts";
+import { AppError } from "../../../runtime/errors.ts";
 import type { Exchange } from "../../exchange.ts";
 import { SIZES, TIMEOUTS } from "../../limits.ts";
 import type { Outcome } from "../../metrics.ts";
@@ -10,13 +11,23 @@ import type { SessionCredentials } from "../../session-credentials.ts";
 import type { SessionSnapshots } from "../../session-snapshots.ts";
 import type { StreamWatch } from "../../stream-watch.ts";
 import type { Caller } from "../../token.ts";
-import { checkAnswer, oneHeader, upstreamError } from "../../upstream-errors.ts";
+import {
+  checkAnswer,
+  checkCharset,
+  discardBody,
+  oneHeader,
+  upstreamError,
+} from "../../upstream-errors.ts";
+import { readAnswer, relayModelEvents } from "./answer.ts";
 import {
   buildModelHeaders,
   checkForeignCredentials,
   checkModelQuery,
   isPassedModelHeader,
+  modelErrorBody,
 } from "./policy.ts";
+
+type Answer = Dispatcher.ResponseData;
 
 const WHAT = "the model endpoint";
 /** Of a request that carries none. */
@@ -33,8 +44,9 @@ export interface ModelRoleDeps {
 }
 
 /**
- * Passes a request to the model endpoint and adds the key. Neither body is kept: both stream through
- * at the pace of their reader, and the endpoint is left as soon as the harness is gone.
+ * Passes a request to the model endpoint and adds the key. The request and event streams
+ * are passed on at the pace of their reader, other answers when they are complete; and the endpoint is
+ * left as soon as the harness is gone.
  */
 export class ModelRole {
   readonly #deps: ModelRoleDeps;
@@ -78,7 +90,7 @@ export class ModelRole {
       const until = AbortSignal.any([exchange.signal, ended]);
       try {
         const answer = await this.#ask(exchange, `${route}${query}`, headers, until);
-        await relay(exchange, answer, redactor, until);
+        await pass(exchange, answer, redactor, until);
         return answer.statusCode < 400 ? "ok" : "upstream_error";
       } catch (error) {
         throw ended.aborted ? ended.reason : error;
@@ -117,16 +129,34 @@ export class ModelRole {
   }
 }
 
-async function relay(
+async function pass(
   exchange: Exchange,
-  answer: Dispatcher.ResponseData,
+  answer: Answer,
   redactor: Redactor,
   until: AbortSignal,
 ): Promise<void> {
-  exchange.start(answer.statusCode, passedHeaders(answer.headers, redactor));
-  const stream = redactor.stream();
-  for await (const chunk of answer.body) await exchange.write(stream.push(chunk), until);
-  await exchange.write(stream.end(), until);
+  const { statusCode, body } = answer;
+  const headers = passedHeaders(answer.headers, redactor);
+  try {
+    checkCharset(WHAT, answer);
+    if (/^text\/event-stream\b/i.test(oneHeader(answer.headers, "content-type") ?? "")) {
+      exchange.start(statusCode, headers);
+      await relayModelEvents(body, exchange, redactor, until);
+    } else {
+      const text = await readAnswer(body, redactor);
+      exchange.start(statusCode, headers);
+      await exchange.write(text, until);
+    }
+  } catch (error) {
+    const isOver = exchange.answered || until.aborted;
+    if (!(error instanceof AppError) || isOver || statusCode < 400) throw error;
+    // The status alone says what the harness must know.
+    const told = `status ${statusCode}; what it said of it is not passed on: ${error.message}`;
+    exchange.sendJson(statusCode, modelErrorBody(statusCode, error.code, told), headers);
+    return;
+  } finally {
+    discardBody(answer);
+  }
   exchange.end();
 }
 
