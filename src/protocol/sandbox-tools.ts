@@ -81,16 +81,21 @@ export const sandboxTools = {
   },
   edit: {
     description:
-      "Replace old_string with new_string in a file. old_string must be unique unless replace_all is set.",
+      "Replace old_string with new_string in a file. old_string must be unique unless replace_all is set. " +
+      "In a file whose lines end in CRLF write plain line ends: they are kept as CRLF. All other bytes stay as they are.",
     input: editInput,
   },
   glob: {
     description:
-      "Find files by glob pattern, newest first, at most 200; .git and node_modules are skipped.",
+      "Find files by glob pattern (`*`, `?`, `[ab]`, `{a,b}`, `**`), newest first, at most 200. " +
+      "A folder or file with brackets in its name is found by its plain name, `app/[id]/*.tsx`, or with escapes, `app/\\[id\\]/*.tsx`. " +
+      "Hidden files and files that git ignores are found; .git and node_modules only when the pattern or path names them.",
     input: globInput,
   },
   grep: {
-    description: "Search file contents for a regular expression; gives file:line:text.",
+    description:
+      "Search file contents for a regular expression; gives file:line:text. " +
+      "Hidden files and files that git ignores are searched; .git and node_modules only when path leads into one.",
     input: grepInput,
   },
 } as const satisfies Record<SandboxToolName, { description: string; input: z.ZodType }>;

@@ -90,6 +90,145 @@ describe("read, write, edit", () => {
   });
 });
 
+describe("bytes of a file", () => {
+  it.each([
+    { name: "Latin-1", file: "78203d20e90a793d320a", after: "78203d20e90a793d330a" },
+    { name: "a byte order mark and CRLF", file: "efbbbf793d320d0a", after: "efbbbf793d330d0a" },
+    { name: "UTF-16: refused", file: "fffe79003d003200", after: "fffe79003d003200" },
+  ])("survive an edit beside them: $name", async ({ file, after }) => {
+    writeFileSync(inWorkspace("bytes"), Buffer.from(file, "hex"), { mode: 0o755 });
+    const input = { file_path: "bytes", old_string: "y=2", new_string: "y=3" };
+
+    const result = await daemon.call("edit", input);
+
+    expect(readFileSync(inWorkspace("bytes")).toString("hex")).toBe(after);
+    expect(result.is_error).toBe(file === after);
+    expect(result.content).toMatch(
+      file === after ? /^edit: bytes is UTF-16 text/ : /^edited bytes/,
+    );
+    expect(statSync(inWorkspace("bytes")).mode & 0o777).toBe(0o755);
+  });
+
+  it("that are not UTF-8 are said to be so when they are read", async () => {
+    writeFileSync(inWorkspace("latin1"), Buffer.from("caf\xe9", "latin1"));
+
+    const { content } = await daemon.call("read", { file_path: "latin1" });
+
+    expect(content).toMatch(/^caf\u{fffd}\n\(this is not UTF-8 text: /u);
+  });
+
+  it("CRLF takes a search text with LF and stays", async () => {
+    writeFileSync(inWorkspace("win.txt"), "one\r\ntwo\r\nthree\r\n");
+
+    await daemon.call("edit", {
+      file_path: "win.txt",
+      old_string: "one\ntwo",
+      new_string: "ONE\nTWO",
+    });
+
+    expect(readFileSync(inWorkspace("win.txt"), "utf8")).toBe("ONE\r\nTWO\r\nthree\r\n");
+  });
+
+  it("of a range that is too large are refused with what to do", async () => {
+    writeFileSync(inWorkspace("long"), `${"x".repeat(300_000)}\nshort\n`);
+    const read = (view_range?: number[]) => daemon.call("read", { file_path: "long", view_range });
+
+    expect((await read()).content).toContain("Use the view_range parameter");
+    expect((await read([1, 1])).content).toContain("line 1 of long alone exceeds");
+    expect((await read([1, 0])).content).toContain("Narrow the view_range");
+    expect((await read([2, -1])).content).toBe("short\n");
+  });
+});
+
+describe("links", () => {
+  it("inside the workspace are followed: a file, a folder, an absolute one, one to a new file", async () => {
+    mkdirSync(inWorkspace("real/deep"), { recursive: true });
+    writeFileSync(inWorkspace("real/deep/a.txt"), "a");
+    symlinkIfAbsent("deep", inWorkspace("real/near"));
+    symlinkIfAbsent(inWorkspace("real/deep"), inWorkspace("far"));
+    symlinkIfAbsent("../real/near/a.txt", inWorkspace("src-a.txt"));
+    symlinkIfAbsent("real/deep/../near/new.txt", inWorkspace("new.txt"));
+
+    await daemon.call("edit", { file_path: "far/a.txt", old_string: "a", new_string: "b" });
+    await daemon.call("write", { file_path: "new.txt", content: "new" });
+
+    expect((await daemon.call("read", { file_path: "real/near/a.txt" })).content).toBe("b");
+    expect(readFileSync(inWorkspace("real/deep/new.txt"), "utf8")).toBe("new");
+    expect((await daemon.call("grep", { pattern: "b", path: "far" })).content).toContain(
+      "a.txt:1:b",
+    );
+    expect((await daemon.call("read", { file_path: "src-a.txt" })).content).toContain("outside");
+  });
+
+  it("in a ring are refused", async () => {
+    symlinkIfAbsent("ring", inWorkspace("ring"));
+
+    const { content } = await daemon.call("read", { file_path: "ring/x" });
+
+    expect(content).toBe("read: ring/x: too many levels of symbolic links");
+  });
+});
+
+describe("what is easily left out", () => {
+  beforeAll(async () => {
+    await daemon.bash(
+      [
+        "mkdir -p tree/.github tree/dist tree/app/'[id]' tree/node_modules/x tree/.git && cd tree",
+        "echo dist >.gitignore; echo treasure | tee .env .github/w.yml dist/x.js 'app/[id]/page.tsx'",
+        "echo treasure | tee node_modules/x/i.js .git/config; cd ..",
+      ].join("\n"),
+    );
+  });
+  const found = ({ content }: { content: string }) =>
+    content
+      .split("\n")
+      .map((line) => line.replace(`${daemon.workspace}/tree/`, "").replace(/:1:treasure$/, ""))
+      .toSorted();
+  const plain = [".env", ".github/w.yml", "app/[id]/page.tsx", "dist/x.js"];
+  const note = expect.stringMatching(/^\(\.git and node_modules left out; name /);
+
+  it("glob finds hidden and ignored files, and says which folders it left out", async () => {
+    const result = await daemon.call("glob", { pattern: "tree/**/*" });
+
+    expect(found(result)).toEqual([
+      note,
+      ...plain.slice(0, 1),
+      ".github/w.yml",
+      ".gitignore",
+      ...plain.slice(2),
+    ]);
+  });
+
+  it("grep searches hidden and ignored files, and says which folders it left out", async () => {
+    const result = await daemon.call("grep", { pattern: "treas.re", path: "tree" });
+
+    expect(found(result)).toEqual([note, ...plain]);
+  });
+
+  it.each([
+    { name: "glob", input: { pattern: "tree/node_modules/**/*.js" } },
+    { name: "glob", input: { pattern: "**/*.js", path: "tree/node_modules" } },
+    { name: "grep", input: { pattern: "treasure", path: "tree/node_modules" } },
+  ])("a folder that is named is searched: $name $input", async ({ name, input }) => {
+    expect(found(await daemon.call(name, input))).toEqual(["node_modules/x/i.js"]);
+  });
+
+  it.each(["tree/app/[id]/*.tsx", "tree/app/\\[id\\]/*.tsx", "tree/**/page.{ts,tsx}"])(
+    "glob finds a folder with brackets in its name: %s",
+    async (pattern) => {
+      const result = await daemon.call("glob", { pattern });
+
+      expect(found(result).filter((line) => !line.startsWith("("))).toEqual(["app/[id]/page.tsx"]);
+    },
+  );
+
+  it("grep of one file gives its path", async () => {
+    const result = await daemon.call("grep", { pattern: "t", path: "tree/app/[id]/page.tsx" });
+
+    expect(found(result)).toEqual(["app/[id]/page.tsx"]);
+  });
+});
+
 describe("glob and grep", () => {
   it("find files and lines", async () => {
     mkdirSync(inWorkspace("src/deep"), { recursive: true });

@@ -38,7 +38,7 @@ const allowed: Record<string, readonly string[]> = {
 const confined: { packages: RegExp; homes: readonly string[] }[] = [
   { packages: /^@kubernetes\/client-node$/, homes: ["kube/live-client.ts"] },
   { packages: /^ioredis$/, homes: ["sessions/", "cmd/"] },
-  { packages: /^@anthropic-ai\/sdk/, homes: ["harness/anthropic-model.ts", "sandbox/tools/"] },
+  { packages: /^@anthropic-ai\/sdk/, homes: ["harness/anthropic-model.ts"] },
   { packages: /^@modelcontextprotocol\//, homes: ["proxy/", "harness/"] },
   { packages: /^fastify$/, homes: ["runtime/http.ts"] },
   { packages: /^undici$/, homes: ["proxy/", "credentials/", "harness/"] },

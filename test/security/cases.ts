@@ -27,6 +27,7 @@ export const CASES: Readonly<Record<string, string>> = {
   T37: "What is under way when its session, binding or credential is taken away",
   T41: "Redis users that reach for what is not theirs",
   T52: "What each service account may do, against the list",
+  T56: "A folder of a path is exchanged for a link while a file tool works",
 };
 
 const FOLDERS = ["test/security", "test/security/api"];

@@ -6,8 +6,10 @@ import { gitEnvironment, gitFiles } from "../git-config.ts";
 import { PROCESS_MARKER } from "../processes.ts";
 import { createBashTool } from "./bash.ts";
 import { createFileTools } from "./files.ts";
+import { createGlobTool } from "./glob.ts";
 import { createGrepTool } from "./grep.ts";
 import type { Tool } from "./tool.ts";
+import { Workspace } from "./workspace.ts";
 
 /** Folder for pipes, beside the journal. */
 export const RUN_FOLDER = "run";
@@ -29,6 +31,7 @@ export function shellEnvironment(config: SandboxConfig): Record<string, string> 
 /** The tools of `sandboxTools`, by name. */
 export function createTools(config: SandboxConfig, clock: Clock): ReadonlyMap<string, Tool> {
   const env = shellEnvironment(config);
+  const workspace = new Workspace(config.workspace);
   const tools = [
     createBashTool({
       workspace: config.workspace,
@@ -37,8 +40,9 @@ export function createTools(config: SandboxConfig, clock: Clock): ReadonlyMap<st
       sandboxId: config.sandboxId,
       clock,
     }),
-    ...createFileTools(config.workspace),
-    createGrepTool({ workspace: config.workspace, env }),
+    ...createFileTools(workspace),
+    createGlobTool(workspace),
+    createGrepTool({ workspace, env }),
   ];
   return new Map(tools.map((tool) => [tool.name, tool]));
 }
