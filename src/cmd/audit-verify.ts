@@ -2,6 +2,7 @@ import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
 import { AuditVerification, type KnownCheckpoint } from "../proxy/audit-verify.ts";
 import { AppError } from "../runtime/errors.ts";
+import { visibleLine } from "../runtime/visible.ts";
 
 /**
  * `drover audit verify`: reads a log from `input` and says what is wrong with its audit chains.
@@ -22,7 +23,7 @@ export async function auditVerifyMain(
     ),
     `${records} records, ${heads.length} chains, ${problems.length} problems`,
   ];
-  output.write(`${lines.join("\n")}\n`);
+  output.write(`${lines.map(visibleLine).join("\n")}\n`);
   return problems.length === 0 && records > 0 ? 0 : 1;
 }
 

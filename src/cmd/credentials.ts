@@ -1,9 +1,10 @@
-import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import type { CredentialsAction } from "../cli/program.ts";
 import { valueProblem } from "../credentials/credential-value.ts";
 import { EncryptedFile, type LocalSecrets } from "../credentials/local-file/encrypted-file.ts";
 import { AppError } from "../runtime/errors.ts";
+import { visibleLine } from "../runtime/visible.ts";
+import { configHome, dataHome } from "./user-folders.ts";
 
 /** More than any credential may have. */
 const MAX_INPUT_BYTES = 64 * 1024;
@@ -16,11 +17,9 @@ export function localCredentials(
   env: Readonly<Record<string, string | undefined>>,
   given: string | undefined,
 ): EncryptedFile {
-  const dataHome = env["XDG_DATA_HOME"] ?? join(homedir(), ".local", "share");
-  const configHome = env["XDG_CONFIG_HOME"] ?? join(homedir(), ".config");
   return new EncryptedFile({
-    path: resolve(given ?? join(dataHome, "drover", "credentials")),
-    keyPath: join(configHome, "drover", "credentials.key"),
+    path: resolve(given ?? join(dataHome(env), "drover", "credentials")),
+    keyPath: join(configHome(env), "drover", "credentials.key"),
   });
 }
 
@@ -33,7 +32,8 @@ export async function credentialsMain(
   const file = localCredentials(env, action.file);
   if (action.name === "list") {
     const content = await file.read();
-    for (const place of placesOf(content?.secrets ?? {})) io.output.write(`${place}\n`);
+    for (const place of placesOf(content?.secrets ?? {}))
+      io.output.write(`${visibleLine(place)}\n`);
     return 0;
   }
   const { namespace, secret, key } = action;

@@ -46,6 +46,13 @@ export class LocalObjects {
     return this.#all("AgentSession");
   }
 
+  /** Throws INTERNAL when it is not among them. */
+  session(namespace: string, name: string): AgentSession {
+    const found = this.#find("AgentSession", namespace, name);
+    if (found === undefined) throw new AppError("INTERNAL", `session "${name}" vanished`);
+    return found;
+  }
+
   /** What a session may refer to; local mode has one pool, which serves every namespace. */
   around(session: AgentSession, pool: PoolConfig): SessionObjects {
     const namespace = session.metadata.namespace ?? LOCAL_NAMESPACE;

@@ -32,6 +32,24 @@ describe("parseManifests", () => {
     expect(parseManifests(text, "x.yaml").map(({ kind }) => kind)).toEqual(["A", "B"]);
   });
 
+  it("a List stands for its items, which may be lists too", () => {
+    const text = `
+apiVersion: v1
+kind: List
+metadata: {resourceVersion: ""}
+items:
+  - {apiVersion: v1, kind: A, metadata: {name: a}}
+  - apiVersion: drover.dev/v1alpha1
+    kind: AgentList
+    items: [{apiVersion: v1, kind: B, metadata: {name: b}}]
+`;
+
+    expect(parseManifests(text, "x.yaml").map(({ kind }) => kind)).toEqual(["A", "B"]);
+    expect(refusal(() => parseManifests("kind: List\nitems: [7]\n", "x.yaml"))).toContain(
+      "x.yaml:1: items[0]: must be a Kubernetes object",
+    );
+  });
+
   it.each([
     {
       name: "text that is not YAML",

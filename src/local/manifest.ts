@@ -30,7 +30,7 @@ export function parseManifests(text: string, file: string): KubeObject[] {
       throw new AppError("INPUT_INVALID", `${where(error.pos[0])}: not valid YAML: ${reason}`);
     }
     const value = toValue(document, where(start));
-    return value === null ? [] : [toObject(value, where(start))];
+    return value === null ? [] : toObjects(value, where(start));
   });
 }
 
@@ -79,6 +79,14 @@ function toValue(document: Document, where: string): unknown {
   } catch (error) {
     throw new AppError("INPUT_INVALID", `${where}: not valid YAML: ${describeError(error)}`);
   }
+}
+
+/** A List, as `kubectl get -o yaml` writes it, stands for its items. */
+function toObjects(value: unknown, where: string): KubeObject[] {
+  if (!isRecord(value) || !Array.isArray(value["items"])) return [toObject(value, where)];
+  const { kind, items } = value;
+  if (typeof kind !== "string" || !kind.endsWith("List")) return [toObject(value, where)];
+  return items.flatMap((item: unknown, index) => toObjects(item, `${where}: items[${index}]`));
 }
 
 function toObject(value: unknown, where: string): KubeObject {

@@ -16,7 +16,7 @@ import { createProxyMetrics, EDGE_ROLES, SIDECAR_ROLES } from "../proxy/metrics.
 import { FileKeyReader } from "../proxy/model-key.ts";
 import { createProxyServer } from "../proxy/server.ts";
 import type { Clock } from "../runtime/clock.ts";
-import { AppError } from "../runtime/errors.ts";
+import { AppError, codeOf, hasCode } from "../runtime/errors.ts";
 import { type Runnable, runGroup } from "../runtime/group.ts";
 import type { Logger } from "../runtime/logger.ts";
 import { createRegistry, type Registry } from "../runtime/metrics.ts";
@@ -62,6 +62,8 @@ export interface LocalRunOptions {
 
 /** Local mode's worker: there is one, and its leases are its own. */
 const WORKER_ID = "local";
+/** Exit code when a session failed. */
+const FAILED = 3;
 const POOL = { name: "local", uid: "local", partitions: 1, commit: { mode: "fsync" } } as const;
 
 /**
@@ -69,28 +71,50 @@ const POOL = { name: "local", uid: "local", partitions: 1, commit: { mode: "fsyn
  * worker, proxy, issuer, sandboxes as child processes. A session that an earlier process did not
  * finish goes on where its log ends; one that is finished starts anew. Resolves to the exit code:
  * 0 all ended well, 3 one failed, 5 one waits for somebody, 130 stopped by the signal.
- * Throws INPUT_INVALID for a manifest, LOG_DIRECTORY_IN_USE for a data directory in use.
+ * Throws INPUT_INVALID for a manifest or a data directory that cannot be written, UNAVAILABLE when
+ * the disk fills up, LOG_DIRECTORY_IN_USE for a data directory in use.
  */
 export async function runLocal(options: LocalRunOptions, signal: AbortSignal): Promise<number> {
-  const data = await openDataDirectory(options.dataDirectory);
+  const data = await usable(options.dataDirectory, () => openDataDirectory(options.dataDirectory));
   // Mistakes in manifests are told before anything starts.
   const objects = await LocalObjects.load(options.files, data);
   if (objects.sessions().length === 0) {
     throw new AppError("INPUT_INVALID", `no AgentSession in ${options.files.join(", ")}`);
   }
-  await packExamples(options.installation, data.examplesDirectory);
-  const store = await openFileSessionStore({
-    directory: data.logDirectory,
-    clock: options.clock,
-    rng: options.rng,
-    logger: options.logger,
+  const unwritable = new AbortController();
+  const store = await usable(options.dataDirectory, async () => {
+    await packExamples(options.installation, data.examplesDirectory);
+    const onWriteFailure = (error: AppError) => unwritable.abort(error);
+    return openFileSessionStore({ ...options, directory: data.logDirectory, onWriteFailure });
   });
   try {
     const pool = await store.operator.registerPool(POOL);
     store.operator.watchPools([pool]);
-    return await runSessions(options, { data, objects, store, pool }, signal);
+    const stop = AbortSignal.any([signal, unwritable.signal]);
+    return await runSessions(options, { data, objects, store, pool }, stop);
   } finally {
     await store.close();
+    // Whatever else went wrong after that is its consequence.
+    unwritable.signal.throwIfAborted();
+  }
+}
+
+const UNUSABLE: ReadonlySet<string> = new Set(
+  "EACCES EPERM EROFS ENOSPC EDQUOT ENOTDIR EEXIST ENOENT".split(" "),
+);
+
+/** Throws INPUT_INVALID with words of its own when the data directory cannot be written. */
+async function usable<T>(directory: string, open: () => Promise<T>): Promise<T> {
+  try {
+    return await open();
+  } catch (error) {
+    const code = codeOf(error) ?? "";
+    if (!UNUSABLE.has(code)) throw error;
+    throw new AppError(
+      "INPUT_INVALID",
+      `the data directory ${directory} cannot be written (${code}); choose another with --data-dir, or make room or the right to write there`,
+      { cause: error },
+    );
   }
 }
 
@@ -162,19 +186,26 @@ async function playAll(
   const { data, store, pool } = parts;
   let worst = 0;
   for (const { metadata } of parts.objects.sessions()) {
-    const play = async (objects: LocalObjects) => {
-      const object = objects.sessions().find((item) => item.metadata.name === metadata.name);
-      if (object === undefined) throw new AppError("INTERNAL", "a session vanished");
-      return new LocalSession({ ...options, store, driver, around: objects.around(object, pool) });
+    const { name, namespace = LOCAL_NAMESPACE } = metadata;
+    const play = (objects: LocalObjects) => {
+      const around = objects.around(objects.session(namespace, name), pool);
+      return new LocalSession({ ...options, store, driver, around });
     };
-    let session = await play(parts.objects);
-    if (await session.isFinished()) {
-      const namespace = metadata.namespace ?? LOCAL_NAMESPACE;
-      await data.nextIncarnation({ kind: "AgentSession", namespace, name: metadata.name });
-      await driver.forget(session.ref);
-      session = await play(await LocalObjects.load(options.files, data));
-    }
-    worst = Math.max(worst, await session.play(stop));
+    const playOne = async () => {
+      let session = play(parts.objects);
+      if (await session.isFinished()) {
+        await data.nextIncarnation({ kind: "AgentSession", namespace, name });
+        await driver.forget(session.ref);
+        session = play(await LocalObjects.load(options.files, data));
+      }
+      return await session.play(stop);
+    };
+    const code = await playOne().catch((error: unknown) => {
+      if (!hasCode(error, "LOG_DAMAGED")) throw error;
+      options.print(`error     ${error.message}`);
+      return FAILED;
+    });
+    worst = Math.max(worst, code);
     if (stop.aborted) break;
   }
   return worst;

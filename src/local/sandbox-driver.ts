@@ -134,7 +134,7 @@ export class LocalSandboxDriver {
   }
 
   async #start(hand: Hand, sandboxId: string, signal: AbortSignal): Promise<SandboxProcess> {
-    const { data, operator, clock } = this.#options;
+    const { data, operator, clock, logger } = this.#options;
     const root = data.sandboxDirectory(sandboxId);
     const place: SandboxPlace = {
       sandboxId,
@@ -168,6 +168,7 @@ export class LocalSandboxDriver {
       this.#options.publicKeys,
       this.#options.nodeDirectory,
       clock,
+      (line) => logger.error({ sandbox: sandboxId, reason: line }, "a sandbox daemon complains"),
     );
   }
 

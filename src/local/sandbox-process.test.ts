@@ -22,6 +22,8 @@ afterEach(async () => {
   await rm(folder, { recursive: true });
 });
 
+let said: string[] = [];
+
 /** Starts a shell script in place of the daemon. */
 function start(script: string, clock: FakeClock) {
   const place = {
@@ -32,7 +34,14 @@ function start(script: string, clock: FakeClock) {
     temporary: folder,
     examples: folder,
   };
-  return startSandboxProcess(["/bin/sh", "-c", script], place, { keys: [] }, "/usr/bin", clock);
+  return startSandboxProcess(
+    ["/bin/sh", "-c", script],
+    place,
+    { keys: [] },
+    "/usr/bin",
+    clock,
+    (line) => said.push(line),
+  );
 }
 
 async function until(holds: () => boolean | Promise<boolean>): Promise<void> {

@@ -47,7 +47,7 @@ function environment(place: SandboxPlace): Record<string, string> {
  * Starts the daemon (`command` = program and arguments) as a process group of its own, listening on
  * a free loopback port. It ends when this process ends: its standard input is our pipe.
  * Throws TIMEOUT when it does not say within 20 s where it listens, UNAVAILABLE when it ends before;
- * then nothing of it is left.
+ * then nothing of it is left. `onSaid` gets what it writes to its standard error.
  */
 export async function startSandboxProcess(
   command: readonly string[],
@@ -55,6 +55,7 @@ export async function startSandboxProcess(
   publicKeys: Jwks,
   nodeDirectory: string,
   clock: Clock,
+  onSaid: (line: string) => void,
 ): Promise<SandboxProcess> {
   await endPrevious(place.processRecord, clock);
   const [program = "", ...args] = command;
@@ -62,7 +63,8 @@ export async function startSandboxProcess(
   const child = spawn(program, args, {
     cwd: place.workspace,
     detached: true,
-    stdio: ["pipe", "pipe", "inherit"],
+    // Nothing of it is our terminal: what tools can reach of the daemon must not lead there.
+    stdio: ["pipe", "pipe", "pipe"],
     env: {
       ...env,
       // Tools of an example may call `node`: the one that runs Drover.
@@ -77,6 +79,7 @@ export async function startSandboxProcess(
     },
   });
   const ended = endOf(child);
+  if (child.stderr !== null) createInterface({ input: child.stderr }).on("line", onSaid);
   let port: number;
   try {
     // Named before anything can be asked of it, so that the next start finds it.

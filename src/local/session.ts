@@ -5,6 +5,7 @@ import type { SessionSnapshot } from "../protocol/snapshot.ts";
 import { AppError } from "../runtime/errors.ts";
 import type { Rng } from "../runtime/rng.ts";
 import type { Head, SessionRef, SessionStore } from "../sessions/session-log.ts";
+import { LOCAL_NAMESPACE } from "./local-objects.ts";
 import type { LocalSandboxDriver } from "./sandbox-driver.ts";
 import { transcriptLines } from "./transcript-lines.ts";
 
@@ -46,14 +47,15 @@ export class LocalSession {
   /** Resolves to the exit code (see `runLocal`), 130 when `stop` aborts first. */
   async play(stop: AbortSignal): Promise<number> {
     const { store, driver, around, print, rng } = this.#deps;
-    const { name } = around.session.metadata;
+    const { name, namespace = LOCAL_NAMESPACE } = around.session.metadata;
+    const title = namespace === LOCAL_NAMESPACE ? name : `${namespace}/${name}`;
     const { created } = await store.log.createSession({
       ...this.ref,
       snapshot: this.#snapshot,
       events: firstEvents(around.session, this.#snapshot, rng),
       source: "manifest",
     });
-    print(`${created ? "──" : "── resumed:"} AgentSession ${name} (${this.ref.id})`);
+    print(`${created ? "──" : "── resumed:"} AgentSession ${title} (${this.ref.id})`);
     if (!created) await driver.resume(this.ref, stop);
     const code = await this.#follow(stop);
     if (code === 130) print("stopped; the same command goes on from here");

@@ -2,7 +2,8 @@ import type { SessionEvent } from "../protocol/session-event.ts";
 
 /**
  * A session's events as the lines of a transcript for people. Pure: the same events give the same
- * lines. Text of the model is printed whole when its request ends.
+ * lines. Text of the model is printed whole when its request ends. What is foreign in a line may
+ * hold anything, line ends too: whoever prints it makes it visible.
  */
 export function transcriptLines(event: SessionEvent): string[] {
   switch (event.type) {

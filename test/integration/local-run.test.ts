@@ -36,6 +36,11 @@ scenarios:
         tools: [{ name: bash, input: { command: "cat effects.txt" } }]
       - name: end
         say: All done.
+  blue: { turns: [{ say: blue answer }] }
+  green: { turns: [{ say: green answer }] }
+  long:
+    turns:
+      - { say: "0123456789 0123456789 0123456789 0123456789", repeat: 4000 }
   fails:
     faults: [{ kind: status, call: 1, times: 1, status: 400 }]
     turns: [{ say: never said }]
@@ -54,6 +59,13 @@ spec:
   agent: { model: "scripted:${scenario}", tools: [{ type: agent_toolset_20260401 }] }
   messages: [{ text: Do both steps. }]
   sandboxTemplateRef: { name: default }
+`;
+
+const inNamespace = (color: string) => `
+apiVersion: drover.dev/v1alpha1
+kind: AgentSession
+metadata: { name: t, namespace: ${color} }
+spec: { agent: { model: "scripted:${color}" }, messages: [{ text: Go. }] }
 `;
 
 let folder: string;
@@ -83,12 +95,25 @@ interface Run {
   ended: Promise<number | null>;
 }
 
-function drover(text: string): Run {
+const PROGRAM = join(process.cwd(), "src/cmd/drover.ts");
+const ARGS = ["run", "-f", "manifest.yaml", "--script", "script.yaml", "--data-dir", "data"];
+
+interface How {
+  args?: readonly string[];
+  env?: Record<string, string>;
+  /** A bash script in which "$@" is the command. */
+  wrapped?: string;
+}
+
+function drover(text: string, { args = ARGS, env = {}, wrapped }: How = {}): Run {
   writeFileSync(join(folder, "manifest.yaml"), text);
-  const args = ["run", "-f", "manifest.yaml", "--script", "script.yaml", "--data-dir", "data"];
-  const child = spawn(process.execPath, [join(process.cwd(), "src/cmd/drover.ts"), ...args], {
+  const command = [process.execPath, PROGRAM, ...args];
+  const words = wrapped === undefined ? command : ["bash", "-c", wrapped, "bash", ...command];
+  const [program = "", ...rest] = words;
+  const child = spawn(program, rest, {
     cwd: folder,
     stdio: ["ignore", "pipe", "pipe"],
+    env: { ...process.env, ...env },
   });
   running.push(child);
   let seen = "";
@@ -180,6 +205,107 @@ describe("drover run", () => {
     expect(await second.ended).toBe(0);
     expect(second.output()).toContain("resumed: AgentSession effects");
     expect(effects()).toBe("1\n2\n");
+  });
+
+  it("two sessions of one name in two namespaces are two", async () => {
+    const run = drover(`${inNamespace("blue")}---${inNamespace("green")}`);
+
+    expect(await run.ended).toBe(0);
+    expect(linesWith(run.output(), "model")).toEqual([
+      "model     blue answer",
+      "model     green answer",
+    ]);
+    expect(linesWith(run.output(), "──").map((line) => line.split(" (")[0])).toEqual([
+      "── AgentSession blue/t",
+      "── AgentSession green/t",
+    ]);
+  });
+
+  it("a List stands for its items", async () => {
+    const items = ["blue", "green"].map((color) => inNamespace(color).replaceAll("\n", "\n    "));
+    const run = drover(`apiVersion: v1\nkind: List\nitems:\n  -${items.join("\n  -")}\n`);
+
+    expect(await run.ended).toBe(0);
+    expect(linesWith(run.output(), "model")).toHaveLength(2);
+  });
+
+  it("a reader that goes away ends it quietly, and the next run goes on", async () => {
+    const wrapped = '"$@" 2> errors.txt | head -n 3; exit "${PIPESTATUS[0]}"';
+    const first = drover(manifest("effects"), { wrapped });
+    expect(await first.ended).toBe(141);
+    expect(readFileSync(join(folder, "errors.txt"), "utf8")).toBe("");
+
+    const second = drover(manifest("effects"));
+    expect(await second.ended).toBe(0);
+    expect(second.output()).toContain("resumed: AgentSession effects");
+    expect(effects()).toBe("1\n2\n");
+  });
+
+  it("a disk that is full ends it with the reason and exit code 1", async () => {
+    // A limit on the size of a file does what a full disk does, for everybody and at once.
+    const wrapped = "trap '' XFSZ; ulimit -f 32; exec \"$@\"";
+    const run = drover(manifest("long"), { wrapped });
+
+    expect(await run.ended).toBe(1);
+    expect(run.output()).toMatch(
+      /\nthe log of session sesn_\w+ cannot be written \(EFBIG\); make room or mend the disk, then start again/,
+    );
+  }, 60_000);
+
+  it("a session whose log is damaged is refused, and the others run", async () => {
+    const both = `${inNamespace("blue")}---${inNamespace("green")}`;
+    await drover(both).ended;
+    const path = files(join(folder, "data", "log")).find((name) => /blue.*\.log$/.test(name)) ?? "";
+    const bytes = readFileSync(path);
+    bytes[30] = (bytes[30] ?? 0) ^ 1;
+    writeFileSync(path, bytes);
+
+    const run = drover(both);
+
+    expect(await run.ended).toBe(3);
+    expect(run.output()).toMatch(/error {5}the log of session sesn_\w+ is damaged: .*move it away/);
+    expect(linesWith(run.output(), "model")).toEqual(["model     green answer"]);
+    expect(readFileSync(path)).toEqual(bytes);
+  });
+
+  it.each([{ given: "" }, { given: "not/absolute" }])(
+    "XDG_DATA_HOME='$given' counts as unset",
+    async ({ given }) => {
+      const env = { XDG_DATA_HOME: given, HOME: folder };
+      const run = drover(inNamespace("blue"), { args: ARGS.slice(0, -2), env });
+
+      expect(await run.ended).toBe(0);
+      expect(readdirSync(join(folder, ".local/share/drover"))).toContain("identity.json");
+    },
+  );
+
+  it.each([
+    {
+      mistake: "a data directory that cannot be made",
+      args: [...ARGS.slice(0, -1), "manifest.yaml/data"],
+      want: /the data directory .*manifest.yaml\/data cannot be written \(\w+\); choose another/,
+    },
+    {
+      mistake: "a data directory in which nothing can be made",
+      args: ARGS,
+      prepare: "mkdir -p data; touch data/log; ",
+      want: /the data directory .*\/data cannot be written \(\w+\); choose another/,
+    },
+    {
+      mistake: "a model URL of another scheme",
+      args: [...ARGS, "--model-url", "ws://127.0.0.1:1"],
+      want: /--model-url "ws:\/\/127.0.0.1:1" is not accepted; it begins with https/,
+    },
+    {
+      mistake: "a model URL without a scheme",
+      args: [...ARGS, "--model-url", "localhost:8080"],
+      want: /--model-url "localhost:8080" is not accepted; it begins with https/,
+    },
+  ])("$mistake is told in words, with exit code 1", async ({ args, want, prepare = "" }) => {
+    const run = drover(inNamespace("blue"), { args, wrapped: `${prepare}exec "$@"` });
+
+    expect(await run.ended).toBe(1);
+    expect(run.output()).toMatch(want);
   });
 
   it("a session whose model gives up ends with 3 and says why", async () => {

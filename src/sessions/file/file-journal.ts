@@ -35,6 +35,7 @@ export interface FileJournalDeps {
   clock: Pick<Clock, "now" | "monotonic">;
   logger: Logger;
   metrics?: SessionLogMetrics | undefined;
+  onWriteFailure?: ((error: AppError) => void) | undefined;
 }
 
 /** Keeps each log in `sessions/<tenant>/<id>.log` and the rest in `shared.json`. */
@@ -94,7 +95,7 @@ export class FileJournal implements Journal {
       await mkdir(dirname(pathOf(this.#deps.directory, ref)), { recursive: true, mode: 0o700 });
       await file.flush(durability === "committed");
     } catch (error) {
-      throw notWritten(ref, error);
+      throw this.#notWritten(`the log of session ${ref.id}`, error);
     }
     if (durability !== "committed") return;
     this.#deps.metrics?.commitWait.observe((this.#deps.clock.monotonic() - start) / 1000);
@@ -138,22 +139,28 @@ export class FileJournal implements Journal {
 
   async #writeShared(json: string): Promise<void> {
     const path = join(this.#deps.directory, "shared.json");
-    await writeFile(`${path}.new`, json, { mode: 0o600, flush: true });
-    await rename(`${path}.new`, path);
-    await syncDirectory(this.#deps.directory);
+    try {
+      await writeFile(`${path}.new`, json, { mode: 0o600, flush: true });
+      await rename(`${path}.new`, path);
+      await syncDirectory(this.#deps.directory);
+    } catch (error) {
+      throw this.#notWritten(path, error);
+    }
+  }
+
+  #notWritten(what: string, cause: unknown): AppError {
+    const error = new AppError(
+      "UNAVAILABLE",
+      `${what} cannot be written (${codeOf(cause) ?? "unknown error"}); make room or mend the disk, then start again`,
+      { cause },
+    );
+    this.#deps.onWriteFailure?.(error);
+    return error;
   }
 }
 
 function pathOf(directory: string, ref: SessionRef): string {
   return join(directory, "sessions", ref.tenant, `${ref.id}.log`);
-}
-
-function notWritten(ref: SessionRef, cause: unknown): AppError {
-  return new AppError(
-    "UNAVAILABLE",
-    `the log of session ${ref.id} cannot be written (${codeOf(cause) ?? "unknown error"}); make room or mend the disk, then start again`,
-    { cause },
-  );
 }
 
 function refOf(path: string): SessionRef {

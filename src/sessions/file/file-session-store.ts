@@ -1,5 +1,6 @@
 import { mkdir } from "node:fs/promises";
 import type { Clock } from "../../runtime/clock.ts";
+import type { AppError } from "../../runtime/errors.ts";
 import { type Logger, silentLogger } from "../../runtime/logger.ts";
 import type { Rng } from "../../runtime/rng.ts";
 import type { LogBackend } from "../backend.ts";
@@ -19,6 +20,8 @@ export interface FileStoreOptions {
   logger?: Logger;
   timings?: Partial<LeaseTimings>;
   metrics?: SessionLogMetrics;
+  /** A session cannot go on after that: what it appends from now on is refused. */
+  onWriteFailure?: (error: AppError) => void;
 }
 
 /**
