@@ -19,6 +19,7 @@ import { systemRng as rng } from "../runtime/rng.ts";
 import { VERSION } from "../runtime/version.ts";
 import { parseCommitMode } from "../sessions/commit-mode.ts";
 import { createSessionLogMetrics } from "../sessions/metrics.ts";
+import { probeRedis } from "../sessions/redis/probe.ts";
 import { connectRedisSessionStore } from "../sessions/redis/redis-session-store.ts";
 import { redisAddress } from "./redis-address.ts";
 
@@ -30,9 +31,11 @@ export async function harnessMain(
   const config = loadConfig(harnessConfig, env);
   const logger = createLogger({ level: config.logLevel, process: "harness" });
   const registry = createRegistry("harness", VERSION);
+  const address = redisAddress(config);
+  const commit = parseCommitMode(config.redisCommit);
   const store = await connectRedisSessionStore({
-    ...redisAddress(config),
-    commit: parseCommitMode(config.redisCommit),
+    ...address,
+    commit,
     pools: [{ code: config.poolCode, partitions: config.partitions }],
     timings: { ttlMs: config.leaseTtlMs, renewMs: config.leaseRenewMs, pollMs: config.pollMs },
     clock,
@@ -55,7 +58,10 @@ export async function harnessMain(
     metrics: createHarnessMetrics(registry),
     options: { concurrency: config.concurrency, graceMs: config.graceMs },
   });
-  const storeCheck = new StoreCheck({ queue, clock });
+  const probe = async () => {
+    await probeRedis(address, { commit, poolCode: config.poolCode });
+  };
+  const storeCheck = new StoreCheck({ queue, probe, clock });
   const health = createHealthServer({
     registry,
     checks: {

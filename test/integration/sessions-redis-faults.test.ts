@@ -1,3 +1,7 @@
+import { spawn } from "node:child_process";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterEach, describe, expect, it } from "@jest/globals";
 import { Redis } from "ioredis";
 import { systemClock } from "../../src/runtime/clock.ts";
@@ -14,7 +18,7 @@ import {
   type RedisStoreOptions,
 } from "../../src/sessions/redis/redis-session-store.ts";
 import type { Lease, SessionStore, StoredEvent } from "../../src/sessions/session-log.ts";
-import { type RedisServer, startRedis } from "../fakes/redis-server.ts";
+import { freePort, type RedisServer, startRedis } from "../fakes/redis-server.ts";
 import {
   event,
   FIXTURE_POOL,
@@ -340,6 +344,13 @@ describe("the probe at start-up", () => {
       says: "address of the primary",
     },
     {
+      name: "a node of a cluster",
+      args: ["--cluster-enabled", "yes"],
+      mode: commit,
+      code: "REDIS_UNSUPPORTED",
+      says: "is a node of a Redis Cluster, which Drover cannot use yet",
+    },
+    {
       name: "one without EVAL",
       args: ["--rename-command", "EVAL", ""],
       mode: commit,
@@ -359,6 +370,29 @@ describe("the probe at start-up", () => {
     const refused = connectTo(server.url, { commit: mode });
 
     await expect(refused).rejects.toMatchObject({ code, message: expect.stringContaining(says) });
+  });
+
+  it("refuses a Sentinel, and says that it is one", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "drover-sentinel-"));
+    const [file, port] = [join(folder, "sentinel.conf"), await freePort()];
+    await writeFile(file, `port ${port}\nbind 127.0.0.1\ndir ${folder}\n`);
+    const sentinel = spawn("redis-server", [file, "--sentinel"], { stdio: "ignore" });
+    cleanUps.push(async () => {
+      sentinel.kill("SIGKILL");
+      await rm(folder, { recursive: true });
+    });
+
+    const asked = async () => {
+      const error: unknown = await connectTo(`redis://127.0.0.1:${port}`).catch((e: unknown) => e);
+      return codeOf(error) === "REDIS_UNREACHABLE" ? undefined : error;
+    };
+    let refused: unknown;
+    while (refused === undefined) refused = await asked();
+
+    expect(refused).toMatchObject({
+      code: "REDIS_UNSUPPORTED",
+      message: expect.stringContaining("is a Sentinel, which holds no data"),
+    });
   });
 
   it("refuses a wrong password without showing it, and takes the right one", async () => {

@@ -78,6 +78,7 @@ async function checkVersion(connection: Redis, endpoint: string): Promise<RedisF
       `Redis at ${endpoint} is ${product} ${version}; use Redis 7.0 or Valkey 8.0, or newer`,
     );
   }
+  checkMode(info.get("redis_mode") ?? info.get("server_mode"), endpoint);
   const replication = infoFields(await connection.info("replication"));
   if (replication.get("role") === "slave") {
     throw new AppError(
@@ -86,6 +87,22 @@ async function checkVersion(connection: Redis, endpoint: string): Promise<RedisF
     );
   }
   return { product, version, unknown: [] };
+}
+
+/** A log spreads over all slots, and a node of a cluster answers for its own alone (MOVED). */
+function checkMode(mode: string | undefined, endpoint: string): void {
+  if (mode === "cluster") {
+    throw new AppError(
+      "REDIS_UNSUPPORTED",
+      `Redis at ${endpoint} is a node of a Redis Cluster, which Drover cannot use yet; give the address of a server with cluster-enabled no, or of a service in a mode without cluster`,
+    );
+  }
+  if (mode === "sentinel") {
+    throw new AppError(
+      "REDIS_UNSUPPORTED",
+      `Redis at ${endpoint} is a Sentinel, which holds no data, and Drover cannot ask it for the primary yet; give an address that leads to the primary itself, such as that of a proxy or a Service which follows it`,
+    );
+  }
 }
 
 async function checkEviction(connection: Redis, endpoint: string): Promise<void> {
