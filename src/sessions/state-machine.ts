@@ -261,19 +261,23 @@ export function ackState(state: LogState | null, seen: Omit<StateChange, "ref">)
     : unchanged(state, null);
 }
 
-/** Idempotency keys live a day (session-log §9); at most 32 go per call so that a call stays short. */
+/**
+ * Idempotency keys live a day; each call drops a few of the oldest, so that none takes long. `keys`
+ * come in the order of their times.
+ */
 export function expiredKeys(
   keys: Iterable<readonly [string, { ms: number }]>,
   now: number,
 ): string[] {
   const old: string[] = [];
   for (const [key, { ms }] of keys) {
-    if (ms < now - KEY_LIFE_MS) old.push(key);
-    if (old.length === 32) break;
+    if (ms >= now - KEY_LIFE_MS || old.length === KEYS_A_CALL) break;
+    old.push(key);
   }
   return old;
 }
 
+const KEYS_A_CALL = 4;
 const KEY_LIFE_MS = 24 * 60 * 60 * 1000;
 
 function unchanged<Reply>(state: LogState | null, reply: Reply): Applied<Reply> {

@@ -8,7 +8,7 @@ import {
   connectRedisBackend,
   connectRedisSessionStore,
 } from "../../src/sessions/redis/redis-session-store.ts";
-import type { SessionStore } from "../../src/sessions/session-log.ts";
+import type { SessionRef, SessionStore } from "../../src/sessions/session-log.ts";
 import { assembleStore } from "../../src/sessions/store/session-store.ts";
 import { CONTRACT_POOLS, CONTRACT_TIMINGS, describeSessionLog } from "../contracts/session-log.ts";
 import { type RedisServer, startRedis } from "../fakes/redis-server.ts";
@@ -79,25 +79,66 @@ describe("tables in Redis", () => {
     admin.disconnect();
   });
 
-  it("idempotency keys older than a day go bit by bit, younger ones stay", async () => {
+  const append = (ref: SessionRef, idempotencyKey: string) =>
+    store.log.emitEvents(ref, [message("x")], { idempotencyKey });
+
+  it("idempotency keys older than a day go, four a call, oldest first; younger ones stay", async () => {
     const ref = newRef();
     await store.log.createSession(newSession(ref));
+    for (let i = 0; i < 10; i += 1) await append(ref, `old${i}`);
+    await append(ref, "young");
     const { idempotency } = sessionKeys(ref);
     const day = 24 * 60 * 60 * 1000;
-    const old = Array.from({ length: 600 }, (_, i) => [`old${i}`, `1:${Date.now() - day - 1000}`]);
-    await admin.hset(idempotency, ...old.flat(), "young", `1:${Date.now() - day + 60_000}`);
-
-    await store.log.emitEvents(ref, [message("x")], { idempotencyKey: "k0" });
-    const afterOne = await admin.hlen(idempotency);
-    for (let i = 1; i < 60; i += 1) {
-      await store.log.emitEvents(ref, [message("x")], { idempotencyKey: `k${i}` });
+    for (const [field, value] of Object.entries(await admin.hgetall(idempotency))) {
+      if (!value.includes(":old")) continue;
+      await admin.hset(idempotency, field, `${Date.now() - day - 1000}:${value.split(":")[1]}`);
     }
 
-    const left = await admin.hkeys(idempotency);
-    expect(afterOne).toBeGreaterThanOrEqual(602 - 32);
-    expect(left.filter((key) => key.startsWith("old")).length).toBeLessThan(40);
-    expect(left).toContain("young");
-    expect(left).toContain("k0");
+    const left: string[][] = [];
+    for (let i = 0; i < 4; i += 1) {
+      await append(ref, `k${i}`);
+      const fields = await admin.hkeys(idempotency);
+      left.push(fields.filter((field) => field.startsWith("old")).toSorted());
+    }
+
+    expect(left).toEqual([
+      ["old4", "old5", "old6", "old7", "old8", "old9"],
+      ["old8", "old9"],
+      [],
+      [],
+    ]);
+    expect(await append(ref, "young")).toMatchObject({ duplicate: true });
+    expect(await append(ref, "old0")).toMatchObject({ duplicate: false });
+    // A key and its place in the queue, of what is left, and nothing else.
+    expect(await admin.hlen(idempotency)).toBe(2 * 6);
+  });
+
+  it("an append looks at as many keys when there are hundreds as when there are few", async () => {
+    const ref = newRef();
+    await store.log.createSession(newSession(ref));
+    const commandsOf = async (count: number) => {
+      await admin.config("RESETSTAT");
+      await Promise.all(Array.from({ length: count }, () => append(ref, `k${keys++}`)));
+      const stats = await admin.info("commandstats");
+      const calls = [...stats.matchAll(/^cmdstat_(h\w+):calls=(\d+)/gm)];
+      return calls.map(([, name, n]) => `${name} ${Number(n) / count}`).toSorted();
+    };
+    let keys = 0;
+
+    await commandsOf(1);
+    const few = await commandsOf(20);
+    await commandsOf(600);
+    const many = await commandsOf(20);
+
+    expect(many).toEqual(few);
+    expect(many.map((line) => line.split(" ")[0])).not.toContain("hscan");
+  });
+
+  it("a key that could stand for a place in the queue is refused", async () => {
+    const ref = newRef();
+    await store.log.createSession(newSession(ref));
+
+    await expect(append(ref, "\u00001")).rejects.toMatchObject({ code: "INPUT_INVALID" });
   });
 
   it("a record that is no request does not hide the others from the operator", async () => {

@@ -6,7 +6,7 @@
 local keys = { meta = KEYS[1], log = KEYS[2], due = KEYS[3], bell = KEYS[4],
   state = KEYS[6], sbell = KEYS[7], payloads = KEYS[8] }
 local member = ARGV[1]
-local meta = redis.call('HMGET', keys.meta, 'seq', 'lid', 'lts', 'st', 'why', 'src', 'tok', 'kc')
+local meta = redis.call('HMGET', keys.meta, 'seq', 'lid', 'lts', 'st', 'why', 'src', 'tok', 'kh', 'kt')
 if not meta[1] then return { 'NOSESSION' } end
 
 local known = redis.call('HGET', KEYS[5], ARGV[3])
@@ -25,21 +25,21 @@ local now = now_ms()
 local first = log.seq + 1
 local first_at = store_payloads(keys, 6)
 append(keys, log, 0, first_at, now)
-redis.call('HSET', KEYS[5], ARGV[3], int(first) .. ':' .. int(now))
 
--- Keys older than a day go, at most 32 a call, a part of the table each time.
-if redis.call('HLEN', KEYS[5]) > 32 then
-  local page = redis.call('HSCAN', KEYS[5], meta[8] or '0', 'COUNT', 32)
-  local dropped = 0
-  for i = 1, #page[2], 2 do
-    local ms = tonumber(string.match(page[2][i + 1], ':(%d+)$'))
-    if ms < now - DAY_MS and dropped < 32 then
-      redis.call('HDEL', KEYS[5], page[2][i])
-      dropped = dropped + 1
-    end
-  end
-  redis.call('HSET', keys.meta, 'kc', page[1])
+-- Beside the keys stands a queue of them, oldest first, in fields that no key can be called: NUL and
+-- a number from kh up to kt. So those older than a day are found without looking at the others.
+local oldest, newest = tonumber(meta[8] or '0'), tonumber(meta[9] or '0') + 1
+redis.call('HSET', KEYS[5], ARGV[3], int(first) .. ':' .. int(now),
+  '\0' .. int(newest), int(now) .. ':' .. ARGV[3])
+for _ = 1, 4 do
+  local field_ = '\0' .. int(oldest + 1)
+  local entry = oldest + 1 < newest and redis.call('HGET', KEYS[5], field_)
+  local ms, key = string.match(entry or '', '^(%d+):(.*)$')
+  if not ms or tonumber(ms) >= now - DAY_MS then break end
+  redis.call('HDEL', KEYS[5], key, field_)
+  oldest = oldest + 1
 end
+redis.call('HSET', keys.meta, 'kh', int(oldest), 'kt', int(newest))
 
 if meta[7] == '' then
   -- Control events act at once on a session nobody holds; a holder obeys by itself.

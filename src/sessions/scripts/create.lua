@@ -16,7 +16,7 @@ local now = now_ms()
 local log = { seq = 0, lid = '', lts = 0, st = 'created', why = '', src = ARGV[4] }
 redis.call('HSET', keys.meta, 'ep', '0', 'tok', '', 'own', '', 'rel', '', 'wn', '0', 'wid', '',
   'ws', '0', 'wc', '0', 'st', log.st, 'why', log.why, 'src', log.src, 'gen', ARGV[3],
-  'tk', '0', 'ver', '1', 'ct', int(now), 'rt', '0', 'kc', '0')
+  'tk', '0', 'ver', '1', 'ct', int(now), 'rt', '0', 'kh', '0', 'kt', '0')
 append(keys, log, 0, store_payloads(keys, 7), now)
 redis.call('SET', KEYS[5], ARGV[5])
 redis.call('ZADD', KEYS[6], now, ARGV[2])

@@ -103,8 +103,9 @@ export class BackedSessionLog implements SessionLog {
     options: { idempotencyKey: string; durability?: Durability; onlyIfIdleAt?: Seq },
   ): Promise<AppendResult | "more"> {
     checkEvents(events);
-    if (options.idempotencyKey === "") {
-      throw new AppError("INPUT_INVALID", "an append needs an idempotency key");
+    // Redis keeps its own records between the keys, in fields that begin with NUL.
+    if (options.idempotencyKey === "" || options.idempotencyKey.includes("\0")) {
+      throw new AppError("INPUT_INVALID", "an append needs an idempotency key, without NUL");
     }
     const durability = options.durability ?? "committed";
     const op = {
