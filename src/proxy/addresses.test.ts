@@ -36,6 +36,8 @@ describe("isPublicAddress", () => {
     "2001::1",
     "fc00::1",
     "fd00:ec2::254",
+    "2606:4700::5efe:169.254.169.254",
+    "2606:4700::200:5efe:7f00:1",
     "fe80::1",
     "fe80::1%eth0",
     "ff02::1",
@@ -56,12 +58,56 @@ describe("isMetadataAddress", () => {
     "100.100.100.200",
     "fd00:ec2::254",
     "fe80::1%eth0",
+    "fd20:ce::254",
+    "fd00:c1::a9fe:a9fe",
     "no address",
-  ])("knows %s", (address) => {
+    "0.0.0.0",
+    "0.1.2.3",
+    "::",
+    "0:0:0:0:0:0:0:0",
+    "224.0.0.1",
+    "255.255.255.255",
+    "ff02::1",
+    "::ffff:0.0.0.0",
+    "::ffff:a9fe:a9fe",
+    "0:0:0:0:0:ffff:a9fe:a9fe",
+    "::ffff:0:169.254.169.254",
+    "::169.254.169.254",
+    "::a9fe:a9fe",
+    "64:ff9b::a9fe:a9fe",
+    "64:ff9b::169.254.169.254",
+    "64:ff9b::0.0.0.0",
+    "64:ff9b:1::a9fe:a9fe",
+    "64:ff9b:1:a9fe:a9:fe00::",
+    "64:ff9b:1:a9:fe:a9fe::",
+    "64:ff9b:1:0:a9:fea9:fe00:0",
+    "2002:a9fe:a9fe::",
+    "2002:a9fe:a9fe::1",
+    "2001:0:a9fe:a9fe::",
+    "2001:0:808:808:0:0:5601:5601",
+    "fd12::5efe:169.254.169.254",
+    "fd12::200:5efe:a9fe:a9fe",
+    "64:ff9b::127.0.0.1",
+    "2002:7f00:1::",
+    "::127.0.0.1",
+  ])("never dials %s", (address) => {
     expect(isMetadataAddress(address)).toBe(true);
   });
 
-  it.each(["10.1.2.3", "127.0.0.1", "fd12::1"])("leaves %s to the platform team", (address) => {
+  it.each([
+    "10.1.2.3",
+    "127.0.0.1",
+    "::1",
+    "::ffff:127.0.0.1",
+    "::ffff:10.1.2.3",
+    "64:ff9b::10.1.2.3",
+    "64:ff9b:1::10.1.2.3",
+    "fd12::1",
+    "fd12::a9fe:a9fe",
+    "240.0.0.1",
+    "8.8.8.8",
+    "2606:4700::1111",
+  ])("leaves %s to the platform team", (address) => {
     expect(isMetadataAddress(address)).toBe(false);
   });
 });

@@ -75,7 +75,7 @@ export function checkAddresses(
   throw new AppError(
     "ADDRESS_REFUSED",
     isListed
-      ? `host "${host}" resolves to an address that is never dialled (link-local or metadata)`
+      ? `host "${host}" resolves to an address that is never dialled (metadata, link-local, unspecified or multicast)`
       : `host "${host}" has an address outside the public internet; ` +
           "list it in spec.inClusterServers of the HarnessPool if it is meant to be reached",
   );

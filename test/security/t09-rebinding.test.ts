@@ -82,12 +82,30 @@ describe("a name that leads inside", () => {
     expect(inside.received).toEqual([]);
   });
 
-  it.each(["169.254.169.254", "::ffff:169.254.169.254", "168.63.129.16", "fd00:ec2::254"])(
-    "is not followed to the metadata service at %s, even for a listed server",
-    async (address) => {
-      const { agent } = agentFor(["mcp.test:80"], [address]);
+  it.each([
+    "169.254.169.254",
+    "::ffff:169.254.169.254",
+    "168.63.129.16",
+    "fd00:ec2::254",
+    "::169.254.169.254",
+    "64:ff9b::a9fe:a9fe",
+    "64:ff9b:1::a9fe:a9fe",
+    "2002:a9fe:a9fe::",
+    "2001:0:808:808:0:0:5601:5601",
+  ])("is not followed to the metadata service at %s, even for a listed server", async (address) => {
+    const { agent } = agentFor(["mcp.test:80"], [address]);
 
-      expect(await send("http://mcp.test/", agent)).toBe("ADDRESS_REFUSED");
+    expect(await send("http://mcp.test/", agent)).toBe("ADDRESS_REFUSED");
+  });
+
+  it.each(["0.0.0.0", "::", "::ffff:0.0.0.0", "64:ff9b::7f00:1"])(
+    "is not followed to %s, by which systems mean loopback, even for a listed server",
+    async (address) => {
+      const inside = await victim();
+      const { agent } = agentFor([`mcp.test:${inside.port}`], [address]);
+
+      expect(await send(`http://mcp.test:${inside.port}/`, agent)).toBe("ADDRESS_REFUSED");
+      expect(inside.connections).toBe(0);
     },
   );
 
