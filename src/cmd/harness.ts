@@ -4,7 +4,6 @@ import { harnessConfig } from "../harness/config.ts";
 import { EdgeAddress } from "../harness/edge-address.ts";
 import { SidecarMcpHands } from "../harness/mcp-hands.ts";
 import { createHarnessMetrics } from "../harness/metrics.ts";
-import { StoreCheck } from "../harness/store-check.ts";
 import { SidecarTokens } from "../harness/tokens.ts";
 import { createWorker } from "../harness/worker.ts";
 import { createSandboxClient } from "../protocol/sandbox-client.ts";
@@ -16,6 +15,7 @@ import { createLogger } from "../runtime/logger.ts";
 import { createRegistry } from "../runtime/metrics.ts";
 import { runProcess } from "../runtime/process.ts";
 import { systemRng as rng } from "../runtime/rng.ts";
+import { StoreCheck } from "../runtime/store-check.ts";
 import { VERSION } from "../runtime/version.ts";
 import { parseCommitMode } from "../sessions/commit-mode.ts";
 import { createSessionLogMetrics } from "../sessions/metrics.ts";
@@ -61,7 +61,7 @@ export async function harnessMain(
   const probe = async () => {
     await probeRedis(address, { commit, poolCode: config.poolCode });
   };
-  const storeCheck = new StoreCheck({ queue, probe, clock });
+  const storeCheck = new StoreCheck({ ask: () => queue.workers(), probe, clock, logger });
   const health = createHealthServer({
     registry,
     checks: {

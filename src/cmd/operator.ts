@@ -77,6 +77,7 @@ export async function operatorMain(
     client,
     caches,
     log,
+    storeProblem: () => log.problem()?.message,
     bindings: log,
     credentialReports,
     events,

@@ -12,6 +12,7 @@ import { createHealthServer } from "../runtime/health.ts";
 import { createLogger, type Logger } from "../runtime/logger.ts";
 import { createRegistry } from "../runtime/metrics.ts";
 import { systemRng } from "../runtime/rng.ts";
+import { StoreCheck } from "../runtime/store-check.ts";
 import { VERSION } from "../runtime/version.ts";
 import { createRedisSessionPorts } from "../sessions/redis/redis-session-store.ts";
 import { stdoutAuditSink } from "./audit-sink.ts";
@@ -27,11 +28,19 @@ interface Served {
 }
 
 /** What the sidecar and the edge are both made of, and how both live. Nothing is asked of anybody yet. */
+/** Nobody has it: the answer, that there is no such session, shows that the store answers. */
+const NO_SESSION = `sesn_none00_${"0".repeat(26)}`;
+
 export function openProxyParts(config: ProxySettings, process: string, roles?: readonly Role[]) {
   const logger = createLogger({ level: config.logLevel, process });
   const registry = createRegistry(process, VERSION);
   const metrics = createProxyMetrics(registry, roles);
   const sessions = createRedisSessionPorts({ ...redisAddress(config), logger });
+  const storeCheck = new StoreCheck({
+    ask: () => sessions.readLease("none", NO_SESSION),
+    clock: systemClock,
+    logger,
+  });
   const issuer = new IssuerClient({
     url: config.issuerUrl,
     certificate: config.issuerCertificate,
@@ -70,17 +79,21 @@ export function openProxyParts(config: ProxySettings, process: string, roles?: r
       { listen, close }: { listen: () => Promise<number>; close: () => Promise<void> },
       signal: AbortSignal,
     ): Promise<void> => {
-      const health = createHealthServer({ registry, checks: { issuer: () => server.readiness() } });
+      const health = createHealthServer({
+        registry,
+        checks: { issuer: () => server.readiness(), "session store": () => storeCheck.problem() },
+      });
       await health.listen({ host: config.healthHost, port: config.healthPort });
       const port = await listen();
       logger.info({ port, healthPort: config.healthPort }, `${process} listening`);
       const served = new AbortController();
       const auditing = audit.run(served.signal);
+      const checking = storeCheck.run(served.signal);
       await loadKeys(server, logger, signal);
       await aborted(signal);
       await close();
       served.abort();
-      await auditing;
+      await Promise.all([auditing, checking]);
       await health.close();
       sessions.close();
       await Promise.all([issuer.close(), credentials.close()]);

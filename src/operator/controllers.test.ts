@@ -506,6 +506,45 @@ describe("a store that is down", () => {
     );
   });
 
+  it("is a condition of the sessions that it holds up, told one by one, until it is back", async () => {
+    const broken = { on: false };
+    const operator = await started(anOperator((log) => breakable(log, broken)));
+    await workers(operator, 1);
+    await ask(await claim(operator));
+    await operator.clock.advance(60_000);
+    const idle = aSession({}, "idle");
+    operator.kube.seed(agentSessions, {
+      ...idle,
+      status: { observedGeneration: 1, state: "Idle" },
+    });
+    broken.on = true;
+    operator.outage.problem = "down for the test";
+    await operator.clock.advance(9_000);
+    const soon = await sessionOf(operator);
+    await operator.clock.advance(30_000);
+    const writes = operator.kube.requestsOf("patchStatus", "AgentSession").length;
+    const during = await sessionOf(operator);
+    await operator.clock.advance(120_000);
+    const later = operator.kube.requestsOf("patchStatus", "AgentSession").length;
+    const resting = await sessionOf(operator, "idle");
+    broken.on = false;
+    operator.outage.problem = undefined;
+    await operator.clock.advance(35_000);
+
+    const ready = ({ status }: AgentSession) =>
+      status?.conditions?.find(({ type }) => type === "Ready");
+    expect(ready(soon)).toMatchObject({ status: "True", reason: "Running" });
+    expect(during.status?.state).toBe("Running");
+    expect(ready(during)).toMatchObject({
+      status: "False",
+      reason: "RedisUnreachable",
+      message: expect.stringContaining("down for the test"),
+    });
+    expect(later).toBe(writes);
+    expect(ready(resting)).toBeUndefined();
+    expect(ready(await sessionOf(operator))).toMatchObject({ status: "True" });
+  });
+
   it("is a condition of a session that waits for it, which starts when it is back", async () => {
     const broken = { on: false };
     const operator = anOperator((log) => breakable(log, broken));
@@ -607,12 +646,6 @@ describe("a pool without workers", () => {
   const readiness = async (operator: Operator) =>
     (await sessionOf(operator)).status?.conditions?.find(({ type }) => type === "Ready");
 
-  async function workers({ kube, caches }: Operator, ready: number): Promise<void> {
-    const [deployment] = caches.deployments.list();
-    const status = { observedGeneration: 1, replicas: 2, readyReplicas: ready };
-    await kube.patchStatus(deployments, deployment?.metadata ?? { name: "" }, status);
-  }
-
   async function inMidTurn(): Promise<Operator> {
     const operator = await started(anOperator());
     await workers(operator, 1);
@@ -702,6 +735,13 @@ describe("time", () => {
     expect(await typesIn(operator, lease)).toContain("session.stop_requested");
   });
 });
+
+/** The pool's Deployment has this many ready pods. */
+async function workers({ kube, caches }: Operator, ready: number): Promise<void> {
+  const [deployment] = caches.deployments.list();
+  const status = { observedGeneration: 1, replicas: 2, readyReplicas: ready };
+  await kube.patchStatus(deployments, deployment?.metadata ?? { name: "" }, status);
+}
 
 function anOperatorPodName(lease: Lease): string {
   return sandboxPodName({

@@ -31,11 +31,14 @@ import { PodMemory } from "./sandbox/pod-memory.ts";
 import { RequestFeed } from "./sandbox/request-feed.ts";
 import { createSandboxTemplateController } from "./sandbox-template/controller.ts";
 import { SandboxWaits } from "./sandbox-waits.ts";
+import { StoreOutage } from "./store-outage.ts";
 
 export interface OperatorDeps {
   client: KubeClient;
   caches: Caches;
   log: OperatorLog;
+  /** Why the session store cannot be used now. */
+  storeProblem: () => string | undefined;
   bindings: BindingReader;
   credentialReports: CredentialReportReader;
   events: EventSink;
@@ -60,6 +63,7 @@ export function createControllers(deps: OperatorDeps): {
   const erasures = new Erasures({ ...deps, namespace: deps.install.namespace });
   const requests = new RequestFeed(deps);
   const waits = new SandboxWaits(deps);
+  const outage = new StoreOutage({ problem: deps.storeProblem, sessions: caches.sessions, clock });
   const isolation = new NamespaceIsolationController({
     client,
     installNamespace: deps.install.namespace,
@@ -94,12 +98,13 @@ export function createControllers(deps: OperatorDeps): {
         pods: caches.harnessPods,
       }),
       new EdgeController({ client, deployments: caches.deployments, install: deps.install }),
-      createSessionController(deps, { changes, lostLogs, erasures, waits }),
+      createSessionController(deps, { changes, lostLogs, erasures, waits, outage }),
       isolation,
       createSandboxController(deps, { requests, isolation, waits }),
     ],
     leaderOnly: [
       { name: "state changes", run: (signal) => changes.run(signal) },
+      outage,
       { name: "sandbox requests", run: (signal) => requests.run(signal) },
       { name: "lost logs", run: (signal) => lostLogs.run(signal) },
       { name: "logs to erase", run: (signal) => erasures.run(signal) },
@@ -121,9 +126,15 @@ function createChangeFeed({ log, clock, logger, caches }: OperatorDeps): ChangeF
 
 function createSessionController(
   deps: OperatorDeps,
-  feeds: { changes: ChangeFeed; lostLogs: LostLogs; erasures: Erasures; waits: SandboxWaits },
+  feeds: {
+    changes: ChangeFeed;
+    lostLogs: LostLogs;
+    erasures: Erasures;
+    waits: SandboxWaits;
+    outage: StoreOutage;
+  },
 ): Controller {
-  const { changes, lostLogs, erasures, waits } = feeds;
+  const { changes, lostLogs, erasures, waits, outage } = feeds;
   const { client, caches, clock, log, rng, events, metrics, install } = deps;
   const memory = new SessionMemory();
   const status = new StatusWriter({ client, events, metrics, memory, clock });
@@ -149,6 +160,7 @@ function createSessionController(
     changes,
     lostLogs,
     waits,
+    outage,
     start,
     deletion,
     status,

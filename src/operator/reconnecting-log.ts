@@ -1,3 +1,4 @@
+import { withDeadline } from "../runtime/abort.ts";
 import { backoffMs } from "../runtime/backoff.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { AppError, describeError } from "../runtime/errors.ts";
@@ -16,7 +17,14 @@ export interface ReconnectingLogDeps {
 }
 
 const RETRY = { baseMs: 500, maxMs: 10_000 };
+/** Whether the server is still one that keeps a log. */
 const PROBE_MS = 30_000;
+/** Whether it answers at all. */
+const ASK_MS = 2_000;
+const DEADLINE_MS = 5_000;
+
+/** A code that no pool has. */
+const NO_POOL = "none";
 
 /**
  * The session store of a process that must stay up without it (design: session-log §2): until the
@@ -30,6 +38,9 @@ export class ReconnectingLog implements OperatorLog, SessionPorts {
   #problem: AppError | undefined = new AppError("REDIS_UNREACHABLE", "not connected to Redis yet", {
     retryable: true,
   });
+  #probedAt = Number.NEGATIVE_INFINITY;
+  /** The code of the problem that the log speaks of, and since when. */
+  #told: { code: string; since: number } | undefined;
 
   constructor(deps: ReconnectingLogDeps) {
     this.#deps = deps;
@@ -41,17 +52,12 @@ export class ReconnectingLog implements OperatorLog, SessionPorts {
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    const { clock, rng, logger } = this.#deps;
+    const { clock, rng } = this.#deps;
     for (let attempt = 1; !signal.aborted; attempt += 1) {
       await this.#look();
+      this.#tell();
       const problem = this.#problem;
-      if (problem !== undefined && attempt % 10 === 1) {
-        logger.warn(
-          { err: describeError(problem), code: problem.code },
-          "session store not usable",
-        );
-      }
-      const pause = problem === undefined ? PROBE_MS : backoffMs(Math.min(attempt, 8), RETRY, rng);
+      const pause = problem === undefined ? ASK_MS : backoffMs(Math.min(attempt, 8), RETRY, rng);
       if (problem === undefined) attempt = 0;
       await clock.sleep(pause, signal).catch(() => {});
     }
@@ -64,8 +70,9 @@ export class ReconnectingLog implements OperatorLog, SessionPorts {
         this.#store = await this.#deps.connect();
         this.#connected.resolve(this.#store);
         this.#deps.logger.info({}, "session store connected");
+        this.#probedAt = this.#deps.clock.monotonic();
       } else {
-        await this.#deps.probe();
+        await this.#ask(this.#store);
       }
       this.#problem = undefined;
     } catch (error) {
@@ -74,6 +81,36 @@ export class ReconnectingLog implements OperatorLog, SessionPorts {
           ? error
           : new AppError("REDIS_UNREACHABLE", describeError(error), { retryable: true });
     }
+  }
+
+  /** After an outage and now and then: can it still be relied upon? Otherwise only: does it answer? */
+  async #ask(store: SessionStore): Promise<void> {
+    const { clock } = this.#deps;
+    const now = clock.monotonic();
+    if (this.#problem === undefined && now - this.#probedAt < PROBE_MS) {
+      await withDeadline(clock, DEADLINE_MS, "asking the session store", () =>
+        store.operator.poolConfig(NO_POOL),
+      );
+      return;
+    }
+    await this.#deps.probe();
+    this.#probedAt = clock.monotonic();
+  }
+
+  /** One line when it cannot be used any more, or for another reason; one when it can again. */
+  #tell(): void {
+    const { clock, logger } = this.#deps;
+    const problem = this.#problem;
+    if (problem?.code === this.#told?.code) return;
+    if (problem !== undefined) {
+      const since = this.#told?.since ?? clock.monotonic();
+      this.#told = { code: problem.code, since };
+      logger.warn({ code: problem.code, err: describeError(problem) }, "session store not usable");
+      return;
+    }
+    const durationMs = Math.round(clock.monotonic() - (this.#told?.since ?? clock.monotonic()));
+    this.#told = undefined;
+    logger.info({ durationMs }, "session store usable again");
   }
 
   async #operator(): Promise<OperatorLog> {

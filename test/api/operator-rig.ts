@@ -129,6 +129,7 @@ export class OperatorRig {
       ...common,
       caches: this.caches,
       log: this.store.operator,
+      storeProblem: () => undefined,
       bindings: this.store.ports,
       credentialReports: {
         readCredentialReports: async (namespace, vault) =>

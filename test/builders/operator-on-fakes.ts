@@ -37,6 +37,8 @@ export function anOperator(
   const events: RecordedEvent[] = [];
   /** `<namespace>/<vault>` → entry → what a proxy said. */
   const reports = new Map<string, Map<string, EntryReport>>();
+  /** Why the store cannot be used, as the operator's own check of it would say. */
+  const outage: { problem: string | undefined } = { problem: undefined };
   const registry = new Registry();
   const common = { clock, rng, logger: silentLogger, client: kube };
   const caches = createCaches(common, "drover");
@@ -45,6 +47,7 @@ export function anOperator(
     ...common,
     caches,
     log: change(store.operator),
+    storeProblem: () => outage.problem,
     bindings: store.ports,
     credentialReports: {
       readCredentialReports: async (namespace, vault) =>
@@ -64,5 +67,5 @@ export function anOperator(
     controllers,
     leaderOnly,
   });
-  return { clock, rng, kube, store, events, reports, registry, manager, caches };
+  return { clock, rng, kube, store, outage, events, reports, registry, manager, caches };
 }

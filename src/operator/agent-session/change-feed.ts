@@ -61,7 +61,7 @@ export class ChangeFeed {
         for await (const change of log.changes(signal)) await this.#take(change);
       } catch (error) {
         if (signal.aborted || isAbort(error)) return;
-        logger.warn({ err: describeError(error) }, "state changes cannot be read; trying again");
+        logger.debug({ err: describeError(error) }, "state changes cannot be read; trying again");
         await clock.sleep(RETRY_MS, signal).catch(() => {});
       }
     }

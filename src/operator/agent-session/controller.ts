@@ -9,6 +9,7 @@ import {
 import { isKubeError } from "../../kube/errors.ts";
 import { isBeingDeleted, objectKey, refOf, uidOf } from "../../kube/objects.ts";
 import { type Outcome, settled, settledFor, stalled, waiting } from "../../kube/outcome.ts";
+import { findCondition } from "../../kube/status.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { AppError, codeOf, describeError } from "../../runtime/errors.ts";
 import type { Rng } from "../../runtime/rng.ts";
@@ -16,6 +17,7 @@ import type { OperatorLog, SessionRef, SessionState } from "../../sessions/sessi
 import { condition, inProgress, notWithoutHelp } from "../conditions.ts";
 import { type AgentSession, agentSessions } from "../kinds.ts";
 import type { SandboxWaits } from "../sandbox-waits.ts";
+import { isHeldUp, type StoreOutage } from "../store-outage.ts";
 import type { ChangeFeed } from "./change-feed.ts";
 import type { SessionDeletion } from "./deletion.ts";
 import type { LostLogs } from "./lost-logs.ts";
@@ -43,6 +45,7 @@ export interface AgentSessionControllerDeps extends ReferencesDeps {
   changes: ChangeFeed;
   lostLogs: Pick<LostLogs, "watch">;
   waits: Pick<SandboxWaits, "of" | "watch">;
+  outage: Pick<StoreOutage, "lasts" | "watch">;
   start: SessionStart;
   deletion: SessionDeletion;
   status: StatusWriter;
@@ -52,6 +55,7 @@ export interface AgentSessionControllerDeps extends ReferencesDeps {
 }
 
 const STORE_DOWN_RETRY_MS = 5_000;
+const STORE_BACK_MS = 60_000;
 
 /**
  * AgentSession: references → frozen snapshot → log, once; then `operatingMode`, status at
@@ -77,6 +81,7 @@ export class AgentSessionController implements Controller {
       deps.changes.watch,
       deps.lostLogs.watch,
       deps.waits.watch,
+      deps.outage.watch,
     ];
   }
 
@@ -202,7 +207,15 @@ export class AgentSessionController implements Controller {
     const message = `the session store cannot be used: ${describeError(error)}; the session goes on when it can`;
     const age = this.#deps.clock.now() - Date.parse(session.metadata.creationTimestamp ?? "");
     const unseen = (session.status?.observedGeneration ?? -1) < 0;
-    if (unseen && age >= SETTLE_MS) {
+    const heldUp = this.#deps.outage.lasts() && isHeldUp(session);
+    const said = findCondition(session.status?.conditions, "Ready")?.reason === "RedisUnreachable";
+    if (heldUp && !said) {
+      await this.#deps.status.writeWithoutLog(session, {
+        state: session.status?.state ?? "Pending",
+        conditions: inProgress("RedisUnreachable", message),
+        final: false,
+      });
+    } else if (unseen && age >= SETTLE_MS) {
       await this.#deps.status.writeWithoutLog(session, {
         state: "Pending",
         conditions: [
@@ -213,7 +226,9 @@ export class AgentSessionController implements Controller {
         final: false,
       });
     }
-    return waiting("RedisUnreachable", STORE_DOWN_RETRY_MS, message);
+    // Who has said it is woken when the store is back.
+    const retryMs = said ? STORE_BACK_MS : STORE_DOWN_RETRY_MS;
+    return waiting("RedisUnreachable", retryMs, message);
   }
 }
 

@@ -70,7 +70,10 @@ export class RequestFeed {
         for await (const request of log.requests(signal)) this.#take(request);
       } catch (error) {
         if (signal.aborted || isAbort(error)) return;
-        logger.warn({ err: describeError(error) }, "sandbox requests cannot be read; trying again");
+        logger.debug(
+          { err: describeError(error) },
+          "sandbox requests cannot be read; trying again",
+        );
         await clock.sleep(RETRY_MS, signal).catch(() => {});
       }
     }

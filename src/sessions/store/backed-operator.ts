@@ -140,7 +140,7 @@ export class BackedOperatorLog implements OperatorLog {
       } catch (error) {
         if (!failing) {
           const fields = { reason: source.kind, err: describeError(error) };
-          this.#deps.logger.warn(fields, "looking for work failed, trying again");
+          this.#deps.logger.debug(fields, "looking for work failed, trying again");
         }
         failing = true;
         await this.#pause(source.signal);
