@@ -51,6 +51,8 @@ export const REASONS = {
   TemplateRequired: "The agent declares the agent toolset, and no sandbox template is named.",
   NamespaceNotAllowed: "The harness pool does not serve this namespace.",
   AccessDenied: "The pool's service account may not read a Secret; the message holds the grant.",
+  CredentialNotFound:
+    "The value that an entry names was not there when a proxy last read it; it shows as soon as one reads it.",
   Failed: "The session gave up: the last `session.error` of its log says why.",
   DeadlineExceeded: "`activeDeadlineSeconds` have passed.",
   Quarantined: "The session killed its worker several times without progress and is put aside.",
@@ -187,6 +189,7 @@ export const KIND_CONDITIONS: Readonly<
       "InvalidReference",
       "InvalidSpec",
       "AccessDenied",
+      "CredentialNotFound",
       "NotChecked",
     ],
     PoolResolved: [
@@ -210,9 +213,9 @@ export const KIND_CONDITIONS: Readonly<
     VaultIdentity: ["SessionIdentity", "PodIdentity", "NotRequired"],
   },
   CredentialVault: {
-    Ready: ["Accepted", "InvalidSpec", "InvalidReference", "AccessDenied"],
+    Ready: ["Accepted", "InvalidSpec", "InvalidReference", "AccessDenied", "CredentialNotFound"],
     Reconciling: PROGRESS,
-    Stalled: ["Settled", "InvalidSpec", "InvalidReference", "AccessDenied"],
+    Stalled: ["Settled", "InvalidSpec", "InvalidReference", "AccessDenied", "CredentialNotFound"],
   },
 };
 

@@ -1,6 +1,13 @@
 import { afterEach, describe, expect, it } from "@jest/globals";
 import { anInstall } from "../../test/builders/install.ts";
-import { anAgent, aPool, aSession, aTemplate } from "../../test/builders/kinds.ts";
+import {
+  anAgent,
+  aPool,
+  aSession,
+  aTemplate,
+  aVault,
+  CREATED_MS,
+} from "../../test/builders/kinds.ts";
 import { anOperator, aWorld } from "../../test/builders/operator-on-fakes.ts";
 import { aContainer } from "../../test/builders/pods.ts";
 import { KubeError } from "../kube/errors.ts";
@@ -13,6 +20,7 @@ import {
   agentSessions,
   agents,
   type ContainerStatus,
+  credentialVaults,
   deployments,
   harnessPools,
   type Pod,
@@ -641,6 +649,69 @@ describe("a copied manifest", () => {
   });
 });
 
+describe("a vault under a session", () => {
+  const at = { namespace: "team-a", name: "vault" };
+  const vaults = async (operator: Operator) =>
+    (await sessionOf(operator)).status?.conditions?.find(({ type }) => type === "VaultsResolved");
+  const reviewed = () => aVault({ entries: [{ ...entry, vaultRef: { path: "mcp" } }] });
+  const entry = { name: "mcp", mcpServerUrl: "https://mcp.example.com/mcp" };
+
+  async function withVault(idle: boolean): Promise<Operator> {
+    const vault = { address: "https://vault.example", sessionIdentity: "session" as const };
+    const operator = anOperator((log) => log, anInstall({ vault }));
+    await operator.kube.create(credentialVaults, reviewed());
+    await started(operator, aSession({ vaultRefs: [{ name: "vault" }] }));
+    await operator.clock.advance(2_000);
+    const lease = await claim(operator);
+    if (idle) {
+      const idled = { type: "session.status_idle", data: { stop_reason: "end_turn" } };
+      await lease.emitEvents([{ id: "sevt_i", ...idled }], {
+        release: { kind: "idle", why: "end_turn" },
+      });
+    } else await ask(lease);
+    await operator.clock.advance(30_000);
+    return operator;
+  }
+
+  it.each([
+    { name: "an idle session", idle: true },
+    { name: "a running session", idle: false },
+  ])("that is deleted shows on $name within 30 s, and heals by itself", async ({ idle }) => {
+    const operator = await withVault(idle);
+    const before = await vaults(operator);
+    await operator.kube.delete(credentialVaults, at);
+    await operator.clock.advance(10_000);
+    const during = await vaults(operator);
+    await operator.kube.create(credentialVaults, reviewed());
+    await operator.clock.advance(10_000);
+
+    expect(before).toMatchObject({ status: "True" });
+    expect(during).toMatchObject({
+      status: "False",
+      reason: "InvalidReference",
+      message: expect.stringContaining('credential vault "vault"'),
+    });
+    expect(await vaults(operator)).toMatchObject({ status: "True", reason: "Resolved" });
+    expect(operator.events.filter(({ type }) => type === "Warning")).toMatchObject([
+      { reason: "InvalidReference", note: expect.stringContaining('"vault"') },
+    ]);
+  });
+
+  it("whose value is gone shows on the session, and new sessions start all the same", async () => {
+    const operator = await withVault(true);
+    const gone = { ok: false, reason: "CredentialNotFound", message: "not there", ts: CREATED_MS };
+    operator.reports.set("team-a/vault", new Map([["mcp", gone]]));
+    await operator.clock.advance(25_000);
+    const during = await vaults(operator);
+    const another = aSession({ vaultRefs: [{ name: "vault" }] }, "another");
+    await operator.kube.create(agentSessions, another);
+    await operator.clock.advance(3_000);
+
+    expect(during).toMatchObject({ status: "False", reason: "CredentialNotFound" });
+    expect((await sessionOf(operator, "another")).metadata.finalizers).toHaveLength(1);
+  });
+});
+
 describe("a pool without workers", () => {
   const pool = { namespace: "drover", name: "default" };
   const readiness = async (operator: Operator) =>
@@ -668,6 +739,21 @@ describe("a pool without workers", () => {
     expect(soon).toMatchObject({ reason: "Running" });
     expect(late).toMatchObject({ status: "False", reason: "NoHarness" });
     expect(await readiness(operator)).toMatchObject({ status: "True", reason: "Running" });
+  });
+
+  it("that is scaled to zero stalls it at once, with the command that helps", async () => {
+    const operator = await inMidTurn();
+    await operator.kube.patch(harnessPools, pool, {
+      kind: "merge",
+      body: { spec: { replicas: 0 } },
+    });
+    await operator.clock.advance(1_000);
+
+    expect(await readiness(operator)).toMatchObject({
+      status: "False",
+      reason: "NoHarness",
+      message: expect.stringContaining("kubectl scale harnesspool default -n drover --replicas=1"),
+    });
   });
 
   it("stalls it for good when the pool is deleted, also when another takes its name", async () => {

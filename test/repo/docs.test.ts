@@ -120,6 +120,15 @@ describe("guides", () => {
     expect(() => objects.map((object) => validateManifest(object, file))).not.toThrow();
   });
 
+  it("an upgrade takes the new version's defaults: no page and no note keeps the old ones", () => {
+    const files = [...documents, "charts/drover/templates/NOTES.txt"];
+
+    const stale = files.filter((file) =>
+      /helm upgrade.* --reuse-values/.test(readFileSync(file, "utf8")),
+    );
+    expect(stale).toEqual([]);
+  });
+
   it("each reason that needs a person is in the page on troubleshooting", () => {
     const page = readFileSync("docs/guides/troubleshoot.md", "utf8");
     const stalled = Object.values(KIND_CONDITIONS).flatMap(({ Stalled = [] }) => Stalled);

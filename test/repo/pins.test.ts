@@ -213,7 +213,7 @@ it("conditions, their reasons and the reasons of Events are the pinned ones", ()
     Available Accepted Resolved NotRequired NotChecked Settled Progressing Pending Running Idle
     WaitingForApproval WaitingForClientTool Suspended Stopped Resumed EndTurn Interrupted
     SessionIdentity PodIdentity
-    InvalidSpec InvalidReference TemplateRequired NamespaceNotAllowed AccessDenied
+    InvalidSpec InvalidReference TemplateRequired NamespaceNotAllowed AccessDenied CredentialNotFound
     Failed DeadlineExceeded Quarantined LogLost NoHarness
     ImagePullFailed Unschedulable QuotaExceeded PodRefused PodFailed ConfigError CrashLoop
     StartDeadlineExceeded SetupFailed

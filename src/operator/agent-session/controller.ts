@@ -31,8 +31,8 @@ import {
   planStatus,
   SETTLE_MS,
 } from "./plan.ts";
-import { pinnedPool, type ReferencesDeps } from "./references.ts";
-import { referencesNotChecked } from "./resolve.ts";
+import { pinnedPool, type ReferencesDeps, vaultsOf, watchVaults } from "./references.ts";
+import { referencesNotChecked, vaultsHeld } from "./resolve.ts";
 import { isTrouble } from "./sandbox-wait.ts";
 import { type Pinned, pinnedOf, type SessionMemory } from "./session-memory.ts";
 import { sessionRefOf } from "./session-ref.ts";
@@ -76,7 +76,7 @@ export class AgentSessionController implements Controller {
       watchObjects(sessions),
       watchMapped(deps.agents, (_agent, key) => waitingFor("agent", key)),
       watchMapped(deps.templates, (_template, key) => waitingFor("template", key)),
-      watchMapped(deps.vaults, (_vault, key) => waitingFor("vault", key)),
+      watchVaults(deps),
       watchMapped(deps.pools, (_pool, key) => waitingFor("pool", refOf(key).name, mayNeedWorker)),
       deps.changes.watch,
       deps.lostLogs.watch,
@@ -143,8 +143,13 @@ export class AgentSessionController implements Controller {
     const describesNow = change?.status === log.status && change.why === log.why;
     const remembered = memory.of(session);
     const pool = pinnedPool(this.#deps, pinned.pool);
-    const attended = (pool?.status?.readyReplicas ?? 0) > 0 || !needsWorker(session, log);
+    const scaledToZero = pool?.spec.replicas === 0;
+    const hasWorker = !scaledToZero && (pool?.status?.readyReplicas ?? 0) > 0;
+    const attended = hasWorker || !needsWorker(session, log);
     remembered.unattendedSince = attended ? undefined : (remembered.unattendedSince ?? clock.now());
+    const vaults = vaultsHeld(session, vaultsOf(this.#deps, session));
+    const text = JSON.stringify(vaults);
+    if (remembered.vaults?.text !== text) remembered.vaults = { text, since: clock.now() };
     const sandboxWait = waits.of(pinned.sessionId);
     const troubled = sandboxWait !== undefined && isTrouble(sandboxWait);
     remembered.sandboxFineSince = troubled
@@ -159,9 +164,12 @@ export class AgentSessionController implements Controller {
       createdAt: remembered.createdAt,
       lastWriteAt: remembered.lastWriteAt,
       resolved: pinned.resolved,
-      references: pinned.references,
+      references: pinned.references.map((one) => (one.type === vaults.type ? vaults : one)),
+      vaultsSince: remembered.vaults.since,
       asksForApproval: pinned.asksForApproval,
       unattendedSince: remembered.unattendedSince,
+      scaledToZero,
+      installNamespace: this.#deps.installNamespace,
       poolPresent: pool !== undefined,
       sandboxWait,
       sandboxFineSince: remembered.sandboxFineSince,

@@ -1,3 +1,4 @@
+import type { AgentSessionStatus } from "../../api/agent-session.ts";
 import type { RecordedEvent } from "../../kube/event-recorder.ts";
 import type { AgentSession } from "../kinds.ts";
 import { isCompleted } from "./plan.ts";
@@ -5,7 +6,11 @@ import { troubleSaid } from "./sandbox-wait.ts";
 import type { WantedStatus } from "./status-of.ts";
 
 /** The Events that go with a status write: one for each thing that became so, none for what stays. */
-export function eventsOf(session: AgentSession, wanted: WantedStatus): RecordedEvent[] {
+export function eventsOf(
+  session: AgentSession,
+  wanted: WantedStatus,
+  status: AgentSessionStatus,
+): RecordedEvent[] {
   const events: RecordedEvent[] = [];
   const completed = find(wanted, "Completed");
   const stalled = find(wanted, "Stalled");
@@ -18,6 +23,11 @@ export function eventsOf(session: AgentSession, wanted: WantedStatus): RecordedE
     );
   } else if (stalled?.status === "True" && wasStalled?.reason !== stalled.reason) {
     events.push(warning(stalled.reason, stalled.message));
+  }
+  const vaults = status.conditions?.find(({ type }) => type === "VaultsResolved");
+  const before = session.status?.conditions?.find(({ type }) => type === "VaultsResolved");
+  if (vaults?.status === "False" && before?.status === "True") {
+    events.push(warning(vaults.reason, vaults.message));
   }
   const trouble = troubleSaid(wanted);
   if (trouble !== undefined && trouble !== troubleSaid(session.status)) {

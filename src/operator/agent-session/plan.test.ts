@@ -28,6 +28,7 @@ function observed(changes: Partial<Observed> & { log?: SessionState } = {}): Obs
     references: conditionsOf(aSnapshot()),
     asksForApproval: false,
     poolPresent: true,
+    installNamespace: "drover",
     ...changes,
   };
 }

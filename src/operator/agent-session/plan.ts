@@ -37,12 +37,18 @@ export interface Observed {
   resolved: ResolvedNames;
   references: Wanted[];
   asksForApproval: boolean;
+  /** Since when this process sees the session's vaults as `references` say. */
+  vaultsSince?: number | undefined;
   /** Since when this process sees that the session needs a worker and its pool has none ready. */
   unattendedSince?: number | undefined;
   /** What keeps its sandbox from it. */
   sandboxWait?: SandboxWait | undefined;
   /** Since when this process knows of no trouble with its sandboxes. */
   sandboxFineSince?: number | undefined;
+  /** The pool is scaled to zero: no worker comes by itself. */
+  scaledToZero?: boolean | undefined;
+  /** Namespace of the pool. */
+  installNamespace: string;
   /** The pool that the session was made for is there. One made again by that name is another. */
   poolPresent: boolean;
 }
@@ -119,6 +125,11 @@ export function planStatus(observed: Observed): StatusPlan {
   const written = session.status?.observedGeneration ?? -1;
   const specChanged = written >= 0 && written !== session.metadata.generation;
   if (wanted.final || specChanged) return { kind: "write", status, wanted };
+  if (statusOf("VaultsResolved", session.status) !== statusOf("VaultsResolved", status)) {
+    // Deleted and made again, as by `kubectl replace --force`, is over by then.
+    const from = Math.max(observed.since, observed.vaultsSince ?? 0) + SETTLE_MS;
+    return from <= now ? { kind: "write", status, wanted } : { kind: "later", at: from };
+  }
   const before = troubleSaid(session.status);
   const trouble = troubleSaid(status);
   if (trouble !== undefined && trouble !== before) return { kind: "write", status, wanted };
@@ -129,6 +140,10 @@ export function planStatus(observed: Observed): StatusPlan {
   const gap = observed.lastWriteAt === undefined ? 0 : observed.lastWriteAt + WRITE_GAP_MS;
   const at = Math.max(observed.since + SETTLE_MS, gap);
   return at <= now ? { kind: "write", status, wanted } : { kind: "later", at };
+}
+
+function statusOf(type: string, status: AgentSessionStatus | undefined): string | undefined {
+  return status?.conditions?.find((one) => one.type === type)?.status;
 }
 
 function wantedStatus(observed: Observed): WantedStatus {
@@ -146,7 +161,7 @@ function wantedStatus(observed: Observed): WantedStatus {
   }
   const pool = observed.resolved.pool;
   const message = observed.poolPresent
-    ? `no worker of harness pool "${pool}" is ready; look at its pods, or scale it with kubectl scale harnesspool ${pool}`
+    ? noWorker(observed, pool ?? "default")
     : `harness pool "${pool}", which the session was made for, is deleted, and no other can take the session up; delete this AgentSession and create it again`;
   return {
     state: "Pending",
@@ -156,6 +171,13 @@ function wantedStatus(observed: Observed): WantedStatus {
     ],
     final: true,
   };
+}
+
+function noWorker({ installNamespace, scaledToZero }: Observed, pool: string): string {
+  if (scaledToZero === true) {
+    return `harness pool "${pool}" is scaled to zero, so no worker takes the session up; run: kubectl scale harnesspool ${pool} -n ${installNamespace} --replicas=1`;
+  }
+  return `no worker of harness pool "${pool}" is ready; see why with: kubectl describe harnesspool ${pool} -n ${installNamespace}`;
 }
 
 /** Epoch ms from which its wait for a sandbox is to be shown; infinite when it does not wait. */
@@ -171,8 +193,9 @@ function troubleOverFrom({ sandboxFineSince, sandboxWait, now }: Observed): numb
 }
 
 /** Epoch ms from which the session counts as without workers; infinite when it needs none, or has one. */
-function noHarnessFrom({ session, unattendedSince }: Observed): number {
+function noHarnessFrom({ session, unattendedSince, scaledToZero }: Observed): number {
   if (unattendedSince === undefined) return Number.POSITIVE_INFINITY;
+  if (scaledToZero === true) return unattendedSince;
   // Said already, maybe by the operator's previous process: it stays true until a worker is back.
   const said = session.status?.conditions?.some(
     ({ type, status, reason }) => type === "Stalled" && status === "True" && reason === "NoHarness",

@@ -1,7 +1,10 @@
 import type { KubeClient } from "../../kube/client.ts";
+import type { Watch } from "../../kube/controller.ts";
 import { unlessNotFound } from "../../kube/errors.ts";
 import type { Informer } from "../../kube/informer.ts";
+import { objectKey } from "../../kube/objects.ts";
 import { namespaces } from "../../kube/resources.ts";
+import { findCondition } from "../../kube/status.ts";
 import type {
   Agent,
   AgentSession,
@@ -25,6 +28,36 @@ export interface ReferenceCaches {
 export interface ReferencesDeps extends ReferenceCaches {
   client: Pick<KubeClient, "get">;
   installNamespace: string;
+}
+
+/** Wakes the sessions of a vault when it comes, goes, or can be used or not: not for each read of it. */
+export function watchVaults({
+  vaults,
+  sessions,
+}: Pick<ReferenceCaches, "vaults" | "sessions">): Watch {
+  return (enqueue) =>
+    vaults.onChange(({ type, key, object, previous }) => {
+      if (type === "updated" && readinessOf(object) === readinessOf(previous)) return;
+      for (const session of sessions.byIndex("vault", key)) enqueue.add(objectKey(session));
+    });
+}
+
+function readinessOf(vault: CredentialVault | undefined): string {
+  const ready = findCondition(vault?.status?.conditions, "Ready");
+  return JSON.stringify([ready?.status, ready?.reason, ready?.message]);
+}
+
+/** The vaults that a session names, as far as they exist. */
+export function vaultsOf(
+  { vaults }: Pick<ReferenceCaches, "vaults">,
+  { metadata, spec }: AgentSession,
+): ReadonlyMap<string, CredentialVault> {
+  const found = new Map<string, CredentialVault>();
+  for (const { name } of spec.vaultRefs ?? []) {
+    const vault = vaults.get(`${metadata.namespace}/${name}`);
+    if (vault !== undefined) found.set(name, vault);
+  }
+  return found;
 }
 
 /** Index functions of the AgentSession cache. Values are keys of the objects referred to. */
@@ -54,11 +87,6 @@ export async function gatherReferences(
 ): Promise<SessionObjects> {
   const { namespace = "" } = session.metadata;
   const at = (name: string | undefined) => `${namespace}/${name}`;
-  const vaults = new Map<string, CredentialVault>();
-  for (const { name } of session.spec.vaultRefs ?? []) {
-    const vault = deps.vaults.get(at(name));
-    if (vault !== undefined) vaults.set(name, vault);
-  }
   const pool = deps.pools.get(`${deps.installNamespace}/${poolName(session)}`);
   const selects = pool?.spec.allowedNamespaces?.from === "Selector";
   return {
@@ -66,7 +94,7 @@ export async function gatherReferences(
     installNamespace: deps.installNamespace,
     agent: deps.agents.get(at(session.spec.agentRef?.name)),
     template: deps.templates.get(at(session.spec.sandboxTemplateRef?.name)),
-    vaults,
+    vaults: vaultsOf(deps, session),
     vaultsAreReviewed: true,
     pool,
     ...(selects ? { namespaceLabels: await labelsOf(deps, namespace, signal) } : {}),

@@ -189,6 +189,38 @@ function resolveTemplate(
   };
 }
 
+/**
+ * How the vaults of a session stand that has been created: it goes on with the entries it was made
+ * with, but their values may be gone, or may not be read any more.
+ */
+export function vaultsHeld(
+  session: AgentSession,
+  vaults: ReadonlyMap<string, CredentialVault>,
+): Wanted {
+  const refs = session.spec.vaultRefs ?? [];
+  for (const { name } of refs) {
+    const vault = vaults.get(name);
+    if (vault === undefined) {
+      const message = `${nameOf(session)} was made with credential vault "${name}", which does not exist in namespace "${session.metadata.namespace}" any more: the session goes on with the entries it knows for as long as their values can be read; create the CredentialVault again under that name`;
+      return condition("VaultsResolved", "False", "InvalidReference", message);
+    }
+    const review = vault.status?.conditions?.find(({ type }) => type === "Ready");
+    const reason = UNUSABLE_VAULT.find((one) => one === review?.reason);
+    if (reason !== undefined) {
+      const message = `credential vault "${name}" cannot be used: ${review?.message}`;
+      return condition("VaultsResolved", "False", reason, message);
+    }
+  }
+  return condition("VaultsResolved", "True", refs.length === 0 ? "NotRequired" : "Resolved");
+}
+
+const UNUSABLE_VAULT = [
+  "InvalidSpec",
+  "InvalidReference",
+  "AccessDenied",
+  "CredentialNotFound",
+] as const satisfies readonly ConditionReason[];
+
 function resolveVaults(objects: SessionObjects): Part<SessionSnapshot["vaults"]> {
   const { session } = objects;
   const refs = session.spec.vaultRefs ?? [];

@@ -21,6 +21,8 @@ export interface Remembered {
   lastWriteAt?: number;
   /** Since when the session needs a worker and its pool has none. */
   unattendedSince?: number | undefined;
+  /** How its vaults stand, and since when. */
+  vaults?: { text: string; since: number };
   /** Since when nothing is known to keep a sandbox from it. */
   sandboxFineSince?: number | undefined;
 }

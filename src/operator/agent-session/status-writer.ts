@@ -34,7 +34,8 @@ export class StatusWriter {
     const { client, clock, events, memory, metrics } = this.#deps;
     if (!(await writeStatus(client, agentSessions, session, status))) return;
     memory.of(session).lastWriteAt = clock.now();
-    for (const event of eventsOf(session, wanted)) events.record(agentSessions, session, event);
+    for (const event of eventsOf(session, wanted, status))
+      events.record(agentSessions, session, event);
     const completed = wanted.conditions.find(({ type }) => type === "Completed");
     if (completed?.status === "True" && !isCompleted(session)) {
       metrics.sessionEnds.inc({ reason: completed.reason });

@@ -80,7 +80,7 @@ export class CredentialVaultController implements Controller {
     }
     const facts = { namespace, spec, readers, accesses, vaultConfigured };
     const entries = planEntries(facts, await this.#reports(namespace, name), vault.status?.entries);
-    await writeConditions(write, vault, planConditions(facts), { entries });
+    await writeConditions(write, vault, planConditions(facts, entries), { entries });
     return settledFor(RECHECK_MS);
   }
 

@@ -1,7 +1,14 @@
 import { describe, expect, it } from "@jest/globals";
 import { aVault } from "../../../test/builders/kinds.ts";
 import type { EntryReport } from "../../protocol/session-ports.ts";
-import { planConditions, planEntries, type Readers, secretReads, type VaultFacts } from "./plan.ts";
+import {
+  type EntryStatus,
+  planConditions,
+  planEntries,
+  type Readers,
+  secretReads,
+  type VaultFacts,
+} from "./plan.ts";
 
 const pool = { namespace: "drover", name: "drover-pool-default" };
 const other = { namespace: "drover", name: "drover-pool-other" };
@@ -53,7 +60,7 @@ describe("secretReads", () => {
 
 describe("planConditions", () => {
   it("a vault whose every value may be read is accepted", () => {
-    expect(planConditions(facts([mcp, git, model]))[0]).toMatchObject({
+    expect(planConditions(facts([mcp, git, model]), [])[0]).toMatchObject({
       type: "Ready",
       status: "True",
       reason: "Accepted",
@@ -61,7 +68,7 @@ describe("planConditions", () => {
   });
 
   it("names the account that lacks a Secret, and the commands that grant it", () => {
-    const [ready] = planConditions(facts([mcp, git], { accesses: denied(edge, "deploy") }));
+    const [ready] = planConditions(facts([mcp, git], { accesses: denied(edge, "deploy") }), []);
 
     expect(ready).toMatchObject({ status: "False", reason: "AccessDenied" });
     expect(ready?.message).toContain('service account "drover:drover-edge"');
@@ -71,11 +78,32 @@ describe("planConditions", () => {
   });
 
   it("says that an install without a vault cannot serve a vaultRef", () => {
-    const [ready] = planConditions(facts([mcp, model], { vaultConfigured: false }));
+    const [ready] = planConditions(facts([mcp, model], { vaultConfigured: false }), []);
 
     expect(ready).toMatchObject({ status: "False", reason: "InvalidReference" });
     expect(ready?.message).toContain('entry "model"');
     expect(ready?.message).toContain("vault.address");
+  });
+});
+
+describe("a value that is gone", () => {
+  const gone = { ok: false, reason: "CredentialNotFound", message: 'Secret "token" is not there' };
+  const conditions = (reports: ReturnType<typeof reportOf> | undefined, before?: EntryStatus[]) =>
+    planConditions(facts([mcp]), planEntries(facts([mcp]), reports, before))[0];
+
+  it("makes the vault not Ready, with the proxy's own words", () => {
+    expect(conditions(reportOf(gone))).toMatchObject({
+      status: "False",
+      reason: "CredentialNotFound",
+      message: expect.stringContaining('entry "mcp": Secret "token" is not there'),
+    });
+  });
+
+  it("is Ready again with the next read, and stays as it was while reports cannot be read", () => {
+    const before = planEntries(facts([mcp]), reportOf(gone));
+
+    expect(conditions(reportOf())).toMatchObject({ status: "True", reason: "Accepted" });
+    expect(conditions(undefined, before)).toMatchObject({ reason: "CredentialNotFound" });
   });
 });
 

@@ -62,7 +62,7 @@ function readersOf({ repositoryUrl }: Entry, { pools, edge }: Readers): readonly
 }
 
 /** The operator can read no Secret itself: it asks who may, and says how to grant what is missing. */
-export function planConditions(facts: VaultFacts): Wanted[] {
+export function planConditions(facts: VaultFacts, entries: readonly EntryStatus[]): Wanted[] {
   const { namespace, accesses, spec } = facts;
   const unserved = spec.entries.find((entry) => lacksVault(entry, facts));
   if (unserved !== undefined) {
@@ -73,7 +73,7 @@ export function planConditions(facts: VaultFacts): Wanted[] {
   }
   const denied = accesses.filter(({ allowed }) => !allowed);
   const [first] = denied;
-  if (first === undefined) return readyNow("Accepted");
+  if (first === undefined) return planFromReads(entries);
   const secrets = [...new Set(denied.map(({ secret }) => secret))];
   const grants = secrets.flatMap((secret) =>
     grantOf(
@@ -85,6 +85,16 @@ export function planConditions(facts: VaultFacts): Wanted[] {
   return notWithoutHelp(
     "AccessDenied",
     `${denial(first, namespace)}; grant what is missing with: ${grants.join(" && ")}`,
+  );
+}
+
+/** Whether a Secret exists the operator may not ask: it knows what the proxies found that read it. */
+function planFromReads(entries: readonly EntryStatus[]): Wanted[] {
+  const gone = entries.find(({ reason }) => reason === "CredentialNotFound");
+  if (gone === undefined) return readyNow("Accepted");
+  return notWithoutHelp(
+    "CredentialNotFound",
+    `entry "${gone.name}": ${gone.message} (last read ${gone.lastReadTime}); put the value there: the vault is Ready as soon as a session reads it`,
   );
 }
 
