@@ -12,7 +12,7 @@ const notSent = () => new Error("Stream isn't writeable and enableOfflineQueue o
 it("an outage of several connections is one line, its end another", () => {
   const lines: Record<string, unknown>[] = [];
   const destination = { write: (line: string) => void lines.push(JSON.parse(line)) };
-  const log = new OutageLog(createLogger({ level: "info", process: "harness", destination }));
+  const log = new OutageLog(createLogger({ level: "debug", process: "harness", destination }));
   const connections = [new EventEmitter(), new EventEmitter()];
   for (const connection of connections) log.watch(connection as unknown as Redis);
 
@@ -22,8 +22,8 @@ it("an outage of several connections is one line, its end another", () => {
   for (const connection of connections) connection.emit("ready");
 
   expect(lines.map(({ level, msg, err }) => ({ level, msg, err }))).toEqual([
-    { level: "warn", msg: "redis lost", err: "refused 1" },
-    { level: "info", msg: "redis back", err: undefined },
+    { level: "debug", msg: "redis lost", err: "refused 1" },
+    { level: "debug", msg: "redis back", err: undefined },
   ]);
 });
 

@@ -4,7 +4,8 @@ import { describeTrouble } from "./redis-errors.ts";
 
 /**
  * One line when Redis is lost and one when it is back, however many connections a process has: the
- * outage begins with the first connection that fails and ends when all are up.
+ * outage begins with the first connection that fails and ends when all are up. For debugging: the
+ * process' check of its store tells the outage, also when Redis holds its connections and is silent.
  */
 export class OutageLog {
   readonly #logger: Logger;
@@ -16,11 +17,11 @@ export class OutageLog {
 
   watch(connection: Redis): void {
     connection.on("error", (error: unknown) => {
-      if (this.#down.size === 0) this.#logger.warn({ err: describeTrouble(error) }, "redis lost");
+      if (this.#down.size === 0) this.#logger.debug({ err: describeTrouble(error) }, "redis lost");
       this.#down.add(connection);
     });
     connection.on("ready", () => {
-      if (this.#down.delete(connection) && this.#down.size === 0) this.#logger.info("redis back");
+      if (this.#down.delete(connection) && this.#down.size === 0) this.#logger.debug("redis back");
     });
   }
 }
