@@ -14,7 +14,7 @@ export async function withDeadline<T>(
   let cancel = () => {};
   const deadline = new Promise<never>((_, reject) => {
     cancel = clock.timer(ms, () => {
-      // Made only now: an error is dear, because it records where it was made.
+      // Made only now: making an error is slow, because it records the stack.
       const message = `${what} did not finish within ${ms} ms`;
       const late = new AppError("TIMEOUT", message, { retryable: true });
       controller.abort(late);

@@ -26,7 +26,7 @@ afterEach(async () => {
   const running = swapper;
   swapper = undefined;
   if (running === undefined) return;
-  expect(running.exitCode).toBeNull();
+  if (running.exitCode !== null) throw new Error("what exchanges the folders ended too early");
   const exited = once(running, "exit");
   running.kill("SIGKILL");
   await exited;

@@ -18,7 +18,7 @@ interface Kept {
 /**
  * The vault's own tokens, each kept for two thirds of its life, so that one login serves many reads.
  * A token that is refused before that (revoked, or its vault was restored from a backup) is replaced
- * once: what is refused to a new one too, is refused.
+ * once; when the new one is refused as well, so is the request.
  */
 export class KeptLogins {
   readonly #clock: Clock;

@@ -23,7 +23,7 @@ export const REPLY_TIMEOUT_MS = 2000;
 /** A BLPOP answers after this time even when nothing came, so silence longer than that is a dead peer. */
 export const BLOCK_SECONDS = 1;
 
-/** Replies are always in the shapes of protocol 2, which the types of ioredis want said by leaving this out. */
+/** `replyMapping` is left out: without it the types of ioredis give replies in the shapes of protocol 2. */
 type ConnectionOptions = Omit<RedisOptions, "replyMapping">;
 
 /** Opens nothing yet: call `connect()`. */
