@@ -29,7 +29,9 @@ export const sandboxTemplateSpec = z
         ephemeralStorage: byteQuantity("Ephemeral storage request and limit.").default("1Gi"),
       })
       .default({ cpu: "20m", memory: "512Mi", ephemeralStorage: "1Gi" })
-      .describe("What one sandbox may use."),
+      .describe(
+        "What the tools of one sandbox may use. Its daemon takes 5m of CPU and 64Mi to 192Mi of memory besides.",
+      ),
     workspaceSize: byteQuantity("Size limit of `/workspace`.").default("512Mi"),
     setupScript: z
       .string()

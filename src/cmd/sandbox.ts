@@ -1,3 +1,4 @@
+import { extname, join } from "node:path";
 import { aborted } from "../runtime/abort.ts";
 import { systemClock } from "../runtime/clock.ts";
 import { loadConfig } from "../runtime/config.ts";
@@ -7,6 +8,9 @@ import { runProcess } from "../runtime/process.ts";
 import { VERSION } from "../runtime/version.ts";
 import { sandboxConfig } from "../sandbox/config.ts";
 import { startSandboxDaemon } from "../sandbox/daemon.ts";
+import { startRunnerChild } from "../sandbox/runner-child.ts";
+import { runnerEnvironment } from "../sandbox/runner-config.ts";
+import { listenForRunner } from "../sandbox/runner-socket.ts";
 
 /**
  * `drover sandbox`: the daemon of one sandbox, until the signal aborts. With port 0 it prints one
@@ -20,6 +24,16 @@ export async function sandboxMain(
   const logger = createLogger({ level: config.logLevel, process: "sandbox" });
   const daemon = await startSandboxDaemon({
     config,
+    runner: async (link, usedBefore) => {
+      const { runnerSocket: path } = config;
+      const common = { link, clock: systemClock };
+      if (path !== undefined) return await listenForRunner({ ...common, path, usedBefore });
+      const env = runnerEnvironment(config);
+      const child = startRunnerChild({ ...common, command: runnerCommand(), env, logger });
+      // Nobody looks at /healthz here: who started this process expects it to take calls.
+      await link.ready(signal);
+      return child;
+    },
     clock: systemClock,
     logger,
     registry: createRegistry("sandbox", VERSION),
@@ -29,6 +43,12 @@ export async function sandboxMain(
   await aborted(config.parentPipe ? AbortSignal.any([signal, parentGone()]) : signal);
   await daemon.close();
   return 0;
+}
+
+/** The runner is the file beside this one, as source or compiled. */
+function runnerCommand(): string[] {
+  const file = `sandbox-runner${extname(import.meta.filename)}`;
+  return [process.execPath, "--disable-sigusr1", join(import.meta.dirname, file)];
 }
 
 /** Aborts when standard input closes. */

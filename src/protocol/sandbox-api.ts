@@ -95,7 +95,7 @@ export type RepositoriesResponse = z.output<typeof repositoriesResponse>;
 /** Names of the tools every sandbox image answers to; schemas are the SDK's agent tool set's. */
 export const SANDBOX_TOOLS = ["bash", "read", "write", "edit", "glob", "grep"] as const;
 
-/** Environment of the daemon; plain values only, none is secret. */
+/** Environment of the daemon and its runner; plain values only, none is secret. */
 export const SANDBOX_ENV = {
   publicKeys: "DROVER_PUBLIC_KEYS",
   sandboxId: "DROVER_SANDBOX_ID",
@@ -103,6 +103,9 @@ export const SANDBOX_ENV = {
   host: "DROVER_SANDBOX_HOST",
   workspace: "DROVER_WORKSPACE",
   journal: "DROVER_JOURNAL_DIR",
+  /** Where the daemon listens for its runner, and the runner connects to it. */
+  runnerSocket: "DROVER_RUNNER_SOCKET",
+  runnerDir: "DROVER_RUNNER_DIR",
   examples: "DROVER_EXAMPLES_DIR",
   /** "true": end when standard input ends, so that the daemon never outlives its parent (local mode). */
   parentPipe: "DROVER_PARENT_PIPE",

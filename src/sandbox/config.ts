@@ -30,34 +30,21 @@ const publicKeys = z
 const folder = (env: string, description: string) =>
   z.string().refine(isAbsolute, "must be an absolute path").meta({ env, description });
 
-/** Everything the daemon is told; none of it is secret. */
-export const sandboxConfig = z.object({
-  publicKeys,
+/** What the runner is told, and the daemon that starts one itself. */
+export const toolFields = {
   sandboxId: z.string().min(1).max(128).meta({
     env: SANDBOX_ENV.sandboxId,
     description: "UID of the sandbox pod; a token for another sandbox is refused.",
   }),
-  port: z.coerce.number().int().min(0).max(65_535).default(DEFAULT_PORT).meta({
-    env: SANDBOX_ENV.port,
-    description: "TCP port to listen on; 0 takes a free one.",
-  }),
-  host: z.string().default("0.0.0.0").meta({
-    env: SANDBOX_ENV.host,
-    description: "Address to listen on.",
-  }),
+  runnerSocket: folder(
+    SANDBOX_ENV.runnerSocket,
+    "Unix socket between daemon and runner. Without it the daemon starts the runner as its child.",
+  ).optional(),
   workspace: folder(SANDBOX_ENV.workspace, "Folder the tools work in.").default("/workspace"),
-  journalDir: folder(
-    SANDBOX_ENV.journal,
-    "Folder of the journal; on a volume that outlives the container, outside the workspace.",
-  ).default("/var/lib/drover"),
   examplesDir: folder(
     SANDBOX_ENV.examples,
     "Folder with example archives, passed on to the shell.",
   ).optional(),
-  parentPipe: z.stringbool().default(false).meta({
-    env: SANDBOX_ENV.parentPipe,
-    description: "End when standard input closes: the process that started the daemon is gone.",
-  }),
   path: z.string().default("/usr/local/bin:/usr/bin:/bin").meta({
     env: "PATH",
     description: "Search path of the shell.",
@@ -66,6 +53,28 @@ export const sandboxConfig = z.object({
   logLevel: z.enum(["debug", "info", "warn", "error"]).default("info").meta({
     env: "DROVER_LOG_LEVEL",
     description: "Least severe level that is logged.",
+  }),
+};
+
+/** Everything the daemon is told; none of it is secret. */
+export const sandboxConfig = z.object({
+  ...toolFields,
+  publicKeys,
+  port: z.coerce.number().int().min(0).max(65_535).default(DEFAULT_PORT).meta({
+    env: SANDBOX_ENV.port,
+    description: "TCP port to listen on; 0 takes a free one.",
+  }),
+  host: z.string().default("0.0.0.0").meta({
+    env: SANDBOX_ENV.host,
+    description: "Address to listen on.",
+  }),
+  journalDir: folder(
+    SANDBOX_ENV.journal,
+    "Folder of the journal; on a volume that outlives the container, outside the workspace.",
+  ).default("/var/lib/drover"),
+  parentPipe: z.stringbool().default(false).meta({
+    env: SANDBOX_ENV.parentPipe,
+    description: "End when standard input closes: the process that started the daemon is gone.",
   }),
 });
 

@@ -1,22 +1,20 @@
-import { mkdir, rm } from "node:fs/promises";
-import { join } from "node:path";
 import type { Clock } from "../runtime/clock.ts";
 import { AppError } from "../runtime/errors.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { Registry } from "../runtime/metrics.ts";
 import { checkFolders, type SandboxConfig } from "./config.ts";
 import { Executor } from "./executor.ts";
-import { gitFiles } from "./git-config.ts";
 import { Journal } from "./journal.ts";
 import { createSandboxMetrics } from "./metrics.ts";
-import { OutputStore } from "./output-store.ts";
-import { killAll } from "./processes.ts";
-import { Repositories } from "./repositories.ts";
+import { RunnerLink } from "./runner-link.ts";
+import type { RunnerSource } from "./runner-socket.ts";
 import { createSandboxServer } from "./server.ts";
-import { createTools, RUN_FOLDER, shellEnvironment } from "./tools/tools.ts";
+import { TailStore } from "./tail-store.ts";
 
 export interface SandboxDaemonOptions {
   config: SandboxConfig;
+  /** Gets a runner for the link. `usedBefore`: calls may have run in this sandbox, under an earlier daemon. */
+  runner: (link: RunnerLink, usedBefore: boolean) => Promise<RunnerSource>;
   clock: Clock;
   logger: Logger;
   registry: Registry;
@@ -25,13 +23,14 @@ export interface SandboxDaemonOptions {
 export interface SandboxDaemon {
   /** The port it listens on. */
   port: number;
-  /** Takes no more calls, kills what runs and records it as stopped, answers who waits, then ends. */
+  /** Takes no more calls, has what runs killed and records it as stopped, answers who waits, then ends. */
   close(): Promise<void>;
 }
 
 /**
- * Starts the daemon of one sandbox: reads the journal, kills what an earlier daemon of this sandbox
- * left running, then takes calls. Throws CONFIG_INVALID when it cannot use its folders or its port.
+ * Starts the daemon of one sandbox: reads the journal, settles what an earlier daemon of this sandbox
+ * left open, gets its runner, then takes calls. It runs nothing of a model itself: docs/adr/0011.
+ * Throws CONFIG_INVALID when it cannot use its folder, its socket or its port.
  */
 export async function startSandboxDaemon(options: SandboxDaemonOptions): Promise<SandboxDaemon> {
   const { config, clock, logger, registry } = options;
@@ -40,29 +39,22 @@ export async function startSandboxDaemon(options: SandboxDaemonOptions): Promise
   if (journal.damagedLines > 0) {
     logger.warn({ lines: journal.damagedLines }, "journal has damaged lines");
   }
-  await killAll(clock, undefined, config.sandboxId);
   const metrics = createSandboxMetrics(registry);
+  const link = new RunnerLink({ clock, logger: logger.child({ component: "runner" }) });
   const executor = new Executor({
-    tools: createTools(config, clock),
+    runner: link,
     journal,
-    outputs: new OutputStore(config),
+    tails: new TailStore(config.journalDir),
     clock,
     logger: logger.child({ component: "executor" }),
     metrics,
   });
   await executor.recover();
-  const repositories = new Repositories({
-    workspace: config.workspace,
-    files: gitFiles(config.journalDir),
-    env: shellEnvironment(config),
-    clock,
-    logger: logger.child({ component: "repositories" }),
-  });
-  await repositories.recover();
+  const source = await options.runner(link, journal.state.binding !== undefined);
   const server = createSandboxServer({
     config,
     executor,
-    repositories,
+    runner: link,
     journal,
     clock,
     metrics,
@@ -73,7 +65,8 @@ export async function startSandboxDaemon(options: SandboxDaemonOptions): Promise
   return {
     port: typeof address === "object" && address !== null ? address.port : config.port,
     close: async () => {
-      await Promise.all([executor.close(), repositories.close()]);
+      await executor.close();
+      await source.close();
       await server.close();
       await journal.close();
     },
@@ -82,10 +75,8 @@ export async function startSandboxDaemon(options: SandboxDaemonOptions): Promise
 
 async function openJournal(config: SandboxConfig): Promise<Journal> {
   try {
-    await mkdir(config.workspace, { recursive: true });
-    await rm(join(config.journalDir, RUN_FOLDER), { recursive: true, force: true });
     return await Journal.open(config.journalDir);
   } catch (cause) {
-    throw new AppError("CONFIG_INVALID", "workspace or journal folder cannot be used", { cause });
+    throw new AppError("CONFIG_INVALID", "the journal's folder cannot be used", { cause });
   }
 }

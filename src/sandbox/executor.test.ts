@@ -1,5 +1,4 @@
 import { beforeEach, describe, expect, it } from "@jest/globals";
-import { z } from "zod";
 import { FakeClock } from "../../test/fakes/fake-clock.ts";
 import { inputHash } from "../protocol/sandbox-api.ts";
 import { silentLogger } from "../runtime/logger.ts";
@@ -7,7 +6,8 @@ import { Registry } from "../runtime/metrics.ts";
 import { Executor } from "./executor.ts";
 import { applyRecord, emptyState, type JournalRecord } from "./journal-record.ts";
 import { createSandboxMetrics } from "./metrics.ts";
-import type { Tool, ToolContext, ToolEnd } from "./tools/tool.ts";
+import type { RunnerCall, ToolRunner } from "./runner-link.ts";
+import type { RunResult } from "./runner-protocol.ts";
 
 /** A journal in memory that can be made to fail, and tells in which order things happened. */
 class FakeJournal {
@@ -27,66 +27,68 @@ class FakeJournal {
   }
 }
 
-/** Output of one call, in memory. */
-function fakeOutput() {
-  let text = "";
-  return {
-    write: (chunk: Buffer) => {
-      text += chunk.toString("utf8");
-    },
-    end: () => ({ text, whole: true, totalBytes: text.length }),
-  } as unknown as ToolContext["output"];
+/** A runner whose calls end when the test says so, or when they are stopped. */
+class FakeRunner implements ToolRunner {
+  problem: string | undefined;
+  readonly order: string[];
+  finish: (end: RunResult | "lost") => void = () => {};
+  tail: (tail: Buffer) => void = () => {};
+  /** Resolves what waits for a runner. */
+  arrive: () => void = () => {};
+
+  constructor(order: string[]) {
+    this.order = order;
+  }
+
+  async ready(signal: AbortSignal): Promise<void> {
+    if (this.problem === undefined) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.arrive = () => {
+      this.problem = undefined;
+      resolve();
+    };
+    signal.addEventListener("abort", () => resolve());
+    await promise;
+  }
+
+  run(
+    { id, name }: RunnerCall,
+    signal: AbortSignal,
+    onTail: (tail: Buffer) => void,
+  ): Promise<RunResult | "lost"> {
+    this.order.push(`run ${name} ${id}`);
+    this.tail = onTail;
+    const { promise, resolve } = Promise.withResolvers<RunResult | "lost">();
+    this.finish = resolve;
+    signal.addEventListener("abort", () =>
+      resolve({ content: "stopped", is_error: true, aborted: true, outputBytes: 0 }),
+    );
+    return promise;
+  }
 }
 
 let order: string[];
 let journal: FakeJournal;
+let runner: FakeRunner;
 let clock: FakeClock;
-let finish: (end: ToolEnd) => void;
-let running: ToolContext | undefined;
 
 beforeEach(() => {
   order = [];
   journal = new FakeJournal(order);
+  runner = new FakeRunner(order);
   clock = new FakeClock();
-  running = undefined;
 });
 
-const OK: ToolEnd = { isError: false, notes: [] };
+const OK: RunResult = { content: "out", is_error: false, aborted: false, outputBytes: 3 };
 
-/** A tool that ends when the test says so, or when it is stopped. */
-function tool(name: string, queue: Tool["queue"], deadlineMs?: number): Tool {
-  return {
-    name,
-    input: z.object({ text: z.string() }),
-    queue,
-    deadlineMs,
-    run: (input, context) => {
-      order.push(`run ${name} ${(input as { text: string }).text}`);
-      running = context;
-      const { promise, resolve } = Promise.withResolvers<ToolEnd>();
-      finish = resolve;
-      context.signal.addEventListener("abort", () =>
-        resolve({ isError: true, notes: ["stopped"], aborted: true }),
-      );
-      return promise;
-    },
-    clean: (text) => text,
-    close: () => {
-      order.push(`close ${name}`);
-      return Promise.resolve();
-    },
-  };
-}
-
-function executor(tails: Record<string, string> = {}): Executor {
-  const tools = [tool("bash", "shell"), tool("read", undefined, 1000)];
+function executor(tails = new Map<string, string>()): Executor {
   return new Executor({
-    tools: new Map(tools.map((one) => [one.name, one])),
+    runner,
     journal,
-    outputs: {
-      record: fakeOutput,
-      tailOf: (id) => tails[id] ?? "",
-      forget: () => {},
+    tails: {
+      keep: (id, tail) => tails.set(id, tail.toString("utf8")),
+      of: (id) => tails.get(id) ?? "",
+      forget: (id) => tails.delete(id),
     },
     clock,
     logger: silentLogger,
@@ -108,8 +110,7 @@ describe("one call", () => {
     const call = subject.execute(request("a"), anyone);
     const told = call.done.then(() => order.push("told"));
     await settle();
-    running?.output.write(Buffer.from("out"));
-    finish(OK);
+    runner.finish(OK);
     await told;
 
     expect(order).toEqual(["started a", "run bash a", "done a", "told"]);
@@ -125,23 +126,6 @@ describe("one call", () => {
     expect(order).toEqual([]);
   });
 
-  it("with a name no tool has is answered with the names there are", async () => {
-    const result = await executor().execute(request("a", "rm"), anyone).done;
-
-    expect(result).toMatchObject({ is_error: true, outcome: "known" });
-    expect(result.content).toBe('there is no tool "rm" in this sandbox; it has bash, read');
-  });
-
-  it("with an input that does not fit is answered with the field, and does not run", async () => {
-    const bad = { ...request("a"), input: { text: 5 } };
-
-    const result = await executor().execute(bad, anyone).done;
-
-    expect(result.is_error).toBe(true);
-    expect(result.content).toMatch(/^bash: the input does not fit: `text`: .*string/);
-    expect(order).not.toContain("run bash a");
-  });
-
   it("that cannot be recorded does not run, and may be sent again", async () => {
     const subject = executor();
     journal.failing = true;
@@ -153,26 +137,52 @@ describe("one call", () => {
     expect(subject.find("a")).toBeUndefined();
   });
 
-  it("that outlasts the deadline of its tool is given up with an error", async () => {
-    const call = executor().execute(request("a", "read"), anyone);
+  it("whose runner is lost is unknown, with what it had printed", async () => {
+    const tails = new Map<string, string>();
+    const call = executor(tails).execute(request("a"), anyone);
     await settle();
-    await clock.advance(1000);
+    runner.tail(Buffer.from("the tail"));
+    runner.finish("lost");
 
-    expect(await call.done).toMatchObject({
-      content: "read did not finish within 1000 ms",
-      is_error: true,
-    });
+    expect(await call.done).toMatchObject({ is_error: true, outcome: "unknown" });
+    expect((await call.done).content).toMatch(
+      /^The sandbox restarted while this call was running.*The last it printed:\nthe tail$/s,
+    );
+    expect(journal.state.calls.get("a")?.result).toEqual(await call.done);
+    expect(tails.size).toBe(0);
+  });
+});
+
+describe("without a runner", () => {
+  it("a call waits, and starts only when there is one", async () => {
+    const subject = executor();
+    runner.problem = "away";
+    const call = subject.execute(request("a"), anyone);
+    await settle();
+    const before = [...order];
+    runner.arrive();
+    await settle();
+    runner.finish(OK);
+
+    expect(before).toEqual([]);
+    expect(subject.problem).toBeUndefined();
+    expect((await call.done).outcome).toBe("known");
   });
 
-  it("whose tool breaks is an error that tells nothing of our insides", async () => {
+  it("a call that is cancelled meanwhile has not run", async () => {
     const subject = executor();
-    const broken = subject.execute(request("a"), anyone);
+    runner.problem = "away";
+    subject.execute(request("a"), anyone);
     await settle();
-    finish(Promise.reject(new Error("/host/path/secret.ts")) as unknown as ToolEnd);
 
-    expect((await broken.done).content).toBe(
-      "bash failed inside the sandbox; this is a bug of the tool",
-    );
+    expect(await subject.cancel("a")).toMatchObject({ outcome: "cancelled" });
+    expect(order).toEqual(["done a"]);
+  });
+
+  it("the sandbox says that it takes no calls", () => {
+    runner.problem = "away";
+
+    expect(executor().problem).toBe("away");
   });
 });
 
@@ -183,7 +193,7 @@ describe("many calls", () => {
     subject.execute(request("b"), anyone);
     await settle();
     const before = [...order];
-    finish(OK);
+    runner.finish(OK);
     await first.done;
     await settle();
 
@@ -216,7 +226,7 @@ describe("after a restart", () => {
   it("a call that had started is unknown, recorded so, with what it had printed", async () => {
     applyRecord(journal.state, { t: "started", id: "a", name: "bash", inputHash: "h" });
     applyRecord(journal.state, { t: "started", id: "b", name: "bash", inputHash: "h" });
-    const subject = executor({ a: "the tail" });
+    const subject = executor(new Map([["a", "the tail"]]));
 
     await subject.recover();
 
@@ -233,12 +243,12 @@ describe("stopping", () => {
     const subject = executor();
     subject.execute(request("a"), anyone);
     await settle();
-    finish(OK);
+    runner.finish(OK);
 
     expect(await subject.cancel("a")).toMatchObject({ outcome: "known", is_error: false });
   });
 
-  it("close stops what runs as unknown, refuses what waits, and closes the tools last", async () => {
+  it("close stops what runs as unknown, and refuses what waits", async () => {
     const subject = executor();
     const first = subject.execute(request("a"), anyone);
     const second = subject.execute(request("b"), anyone);
@@ -249,7 +259,7 @@ describe("stopping", () => {
 
     expect((await first.done).outcome).toBe("unknown");
     expect(await refused).toMatchObject({ code: "UNAVAILABLE" });
-    expect(order).toEqual(["started a", "run bash a", "done a", "close bash", "close read"]);
+    expect(order).toEqual(["started a", "run bash a", "done a"]);
     expect(() => subject.execute(request("c"), anyone)).toThrow(
       expect.objectContaining({ code: "UNAVAILABLE" }),
     );

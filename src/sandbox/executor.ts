@@ -1,13 +1,12 @@
 import type { ExecuteRequest, ExecuteResult } from "../protocol/sandbox-api.ts";
-import { withDeadline } from "../runtime/abort.ts";
 import type { Clock } from "../runtime/clock.ts";
-import { AppError, describeError, hasCode } from "../runtime/errors.ts";
+import { AppError, describeError } from "../runtime/errors.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { JournalRecord, JournalState } from "./journal-record.ts";
 import { type SandboxMetrics, toolLabel } from "./metrics.ts";
-import type { OutputStore } from "./output-store.ts";
-import { describeInput } from "./tool-input.ts";
-import type { Tool, ToolEnd } from "./tools/tool.ts";
+import type { ToolRunner } from "./runner-link.ts";
+import type { RunResult } from "./runner-protocol.ts";
+import type { TailStore } from "./tail-store.ts";
 
 /** More calls than this at once are a caller gone wrong, and would eat the memory of the sandbox. */
 const MAX_CALLS_AT_ONCE = 64;
@@ -23,10 +22,16 @@ const NEVER_STARTED: ExecuteResult = {
   outcome: "cancelled",
 };
 
+/**
+ * Calls of one queue run one after the other, in the order they came, so that two edits of one file do
+ * not overwrite each other; all others run side by side.
+ */
+const QUEUES: Readonly<Record<string, string>> = { bash: "shell", write: "files", edit: "files" };
+
 export interface ExecutorOptions {
-  tools: ReadonlyMap<string, Tool>;
+  runner: ToolRunner;
   journal: { readonly state: JournalState; append(record: JournalRecord): Promise<void> };
-  outputs: Pick<OutputStore, "record" | "tailOf" | "forget">;
+  tails: Pick<TailStore, "keep" | "of" | "forget">;
   clock: Clock;
   logger: Logger;
   metrics: SandboxMetrics;
@@ -65,24 +70,26 @@ export class Executor {
 
   /** Undefined when calls are taken, else why not. */
   get problem(): string | undefined {
-    if (this.#closing) return "the sandbox is stopping";
-    return this.#journalError;
+    return this.#ownProblem ?? this.#options.runner.problem;
+  }
+
+  /** A runner that is away may come back, so it is no reason to refuse a call at once. */
+  get #ownProblem(): string | undefined {
+    return this.#closing ? "the sandbox is stopping" : this.#journalError;
   }
 
   /** Takes over what an earlier daemon recorded; what it left running ends as `unknown`. Call once, first. */
   async recover(): Promise<void> {
-    const { journal, outputs, logger } = this.#options;
+    const { journal, tails, logger } = this.#options;
     for (const recorded of journal.state.calls.values()) {
       let result = recorded.result;
       if (result === undefined) {
-        const tail = outputs.tailOf(recorded.id);
-        const shown = tail === "" ? "" : `\nThe last it printed:\n${tail}`;
-        result = { content: `${LOST_TEXT}${shown}`, is_error: true, outcome: "unknown" };
+        result = this.#lost(recorded.id);
         await journal.append({ t: "done", ...keyOf(recorded), result });
         logger.warn({ toolCallId: recorded.id }, "call lost by a restart");
         this.#count(recorded.name, result);
       }
-      outputs.forget(recorded.id);
+      tails.forget(recorded.id);
       this.#calls.set(recorded.id, settledCall(recorded, result));
     }
   }
@@ -146,12 +153,11 @@ export class Executor {
     const running = [...this.#calls.values()].filter((call) => call.result === undefined);
     for (const call of running) call.stop.abort(new Error(STOPPED_TEXT));
     await Promise.allSettled(running.map((call) => call.done));
-    await Promise.all([...this.#options.tools.values()].map((tool) => tool.close()));
   }
 
   #refuseWhenUnable(): void {
     const problem =
-      this.problem ??
+      this.#ownProblem ??
       (this.#running >= MAX_CALLS_AT_ONCE ? `${MAX_CALLS_AT_ONCE} calls are running` : undefined);
     if (problem !== undefined) {
       throw new AppError("UNAVAILABLE", `no call is taken: ${problem}`, { retryable: true });
@@ -183,7 +189,7 @@ export class Executor {
 
   /** Runs `work` at once, or after the calls that came before it in its queue. */
   #inTurn<T>(name: string, work: () => Promise<T>): Promise<T> {
-    const queue = this.#options.tools.get(name)?.queue;
+    const queue = Object.hasOwn(QUEUES, name) ? QUEUES[name] : undefined;
     if (queue === undefined) return work();
     const turn = (this.#queues.get(queue) ?? Promise.resolve()).then(work, work);
     this.#queues.set(queue, turn);
@@ -191,9 +197,11 @@ export class Executor {
   }
 
   async #run(request: ExecuteRequest, signal: AbortSignal): Promise<ExecuteResult> {
-    const { outputs, logger, clock, metrics } = this.#options;
+    const { tails, logger, clock, metrics, runner } = this.#options;
     const { id, name, inputHash } = request;
     let result: ExecuteResult;
+    // A runner that was lost comes back: what has not started may wait for it.
+    if (!signal.aborted) await runner.ready(signal);
     if (signal.aborted) {
       // It waited for its turn: nothing has run.
       if (this.#closing) throw new AppError("UNAVAILABLE", "the sandbox is stopping");
@@ -201,7 +209,8 @@ export class Executor {
     } else {
       await this.#append({ t: "started", id, name, inputHash });
       const startedMs = clock.monotonic();
-      result = await this.#runTool(request, signal);
+      const end = await runner.run(request, signal, (tail) => tails.keep(id, tail));
+      result = end === "lost" ? this.#lost(id) : this.#resultOf(end);
       metrics.callSeconds.observe(
         { tool: toolLabel(name) },
         (clock.monotonic() - startedMs) / 1000,
@@ -209,64 +218,22 @@ export class Executor {
     }
     // A result that cannot be written is still handed out: the log is what must hold it.
     await this.#append({ t: "done", id, name, inputHash, result }).catch(() => {});
-    outputs.forget(id);
+    tails.forget(id);
     this.#count(name, result);
     logger.info({ toolCallId: id, outcome: result.outcome }, "call ended");
     return result;
   }
 
-  async #runTool(request: ExecuteRequest, signal: AbortSignal): Promise<ExecuteResult> {
-    const tool = this.#options.tools.get(request.name);
-    if (tool === undefined) {
-      const names = [...this.#options.tools.keys()].join(", ");
-      return toolError(`there is no tool "${request.name}" in this sandbox; it has ${names}`);
-    }
-    const input = tool.input.safeParse(request.input);
-    if (!input.success) return toolError(describeInput(tool.name, input.error));
-    const output = this.#options.outputs.record(request.id);
-    let end: ToolEnd;
-    try {
-      end = await this.#withinDeadline(tool, signal, (limited) =>
-        tool.run(input.data, { signal: limited, output }),
-      );
-    } catch (error) {
-      end = this.#describeFailure(tool.name, request.id, error);
-    }
-    const { text, whole, totalBytes } = output.end((raw) => tool.clean(raw));
-    this.#options.metrics.outputBytes.inc(totalBytes);
-    // Who sees a cut output of a command wants to know that it went well.
-    const notes = !whole && !end.isError ? [...end.notes, "(exit code 0)"] : end.notes;
-    const parts = [text, ...notes].filter((part) => part !== "");
-    return {
-      content: parts.join("\n").toWellFormed() || "(no output)",
-      is_error: end.isError,
-      outcome: end.aborted === true ? this.#outcomeOfStop() : "known",
-    };
+  #resultOf({ content, is_error, aborted, outputBytes }: RunResult): ExecuteResult {
+    this.#options.metrics.outputBytes.inc(outputBytes);
+    const stopped = this.#closing ? "unknown" : "cancelled";
+    return { content, is_error, outcome: aborted ? stopped : "known" };
   }
 
-  #outcomeOfStop(): ExecuteResult["outcome"] {
-    return this.#closing ? "unknown" : "cancelled";
-  }
-
-  async #withinDeadline(
-    tool: Tool,
-    signal: AbortSignal,
-    work: (signal: AbortSignal) => Promise<ToolEnd>,
-  ): Promise<ToolEnd> {
-    if (tool.deadlineMs === undefined) return await work(signal);
-    const end = await withDeadline(this.#options.clock, tool.deadlineMs, tool.name, work, signal);
-    if (end.aborted !== true || signal.aborted) return end;
-    // The tool heard of the deadline before we did.
-    throw new AppError("TIMEOUT", `${tool.name} did not finish within ${tool.deadlineMs} ms`);
-  }
-
-  #describeFailure(name: string, id: string, error: unknown): ToolEnd {
-    if (hasCode(error, "TIMEOUT")) return { isError: true, notes: [error.message] };
-    this.#options.logger.error({ toolCallId: id, err: describeError(error) }, "tool failed");
-    return {
-      isError: true,
-      notes: [`${name} failed inside the sandbox; this is a bug of the tool`],
-    };
+  #lost(id: string): ExecuteResult {
+    const tail = this.#options.tails.of(id);
+    const shown = tail === "" ? "" : `\nThe last it printed:\n${tail}`;
+    return { content: `${LOST_TEXT}${shown}`, is_error: true, outcome: "unknown" };
   }
 
   async #append(record: JournalRecord): Promise<void> {
@@ -301,8 +268,4 @@ function settledCall(key: CallKey, result: ExecuteResult): Call {
   const { id, name, inputHash } = key;
   const done = Promise.resolve(result);
   return { id, name, inputHash, result, done, stop: new AbortController() };
-}
-
-function toolError(content: string): ExecuteResult {
-  return { content, is_error: true, outcome: "known" };
 }

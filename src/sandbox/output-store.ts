@@ -2,11 +2,9 @@ import { createHash } from "node:crypto";
 import {
   closeSync,
   constants,
-  fstatSync,
   mkdirSync,
   openSync,
   readdirSync,
-  readSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -16,7 +14,6 @@ import { join } from "node:path";
 import {
   decodeText,
   fitsResult,
-  fromCharacterStart,
   MAX_RESULT_JSON_BYTES,
   PREVIEW_BYTES,
   previewOutput,
@@ -25,10 +22,9 @@ import {
 } from "./output.ts";
 
 /**
- * Keeps the output of calls in flat memory. The first 192 KiB are held and also written beside the
- * journal, so that a daemon that was killed can say what a call had printed; from there on all of it
- * goes to a file in the workspace. Files are written synchronously: that is what slows a program
- * down that prints faster than the disk takes it.
+ * Keeps the output of calls in flat memory. The first 192 KiB are held; from there on all of it goes
+ * to a file in the workspace. Files are written synchronously: that is what slows a program down that
+ * prints faster than the disk takes it.
  */
 
 /** A file of output is cut here; a workspace of the default size holds several. */
@@ -36,44 +32,26 @@ const MAX_FILE_BYTES = 100_000_000;
 /** Older files go first when all outputs together exceed this. */
 const MAX_FOLDER_BYTES = 200_000_000;
 const FOLDER = ".drover/outputs";
-/** How much of the output of a killed call is told. */
-const RECOVERED_BYTES = 8192;
 
 export interface OutputStoreOptions {
   workspace: string;
-  /** Folder of the journal. */
-  journalDir: string;
 }
 
 export class OutputStore {
   readonly #folder: string;
-  readonly #liveFolder: string;
 
   constructor(options: OutputStoreOptions) {
     this.#folder = join(options.workspace, FOLDER);
-    this.#liveFolder = join(options.journalDir, "live");
   }
 
-  /** A recorder for the output of one call. */
-  record(id: string): OutputRecorder {
+  /** A recorder for the output of one call; `onOutput` hears all of it, in buffers that are reused. */
+  record(id: string, onOutput: (chunk: Buffer) => void = () => {}): OutputRecorder {
     const name = fileNameOf(id);
     return new OutputRecorder({
-      live: openForWrite(this.#liveFolder, name),
+      onOutput,
       openSpill: () => this.#openSpill(name),
       spillPath: `${FOLDER}/${name}`,
     });
-  }
-
-  /** The end of what a call had printed when its daemon was killed; '' when nothing is known. */
-  tailOf(id: string): string {
-    const name = fileNameOf(id);
-    const bytes = readEnd(join(this.#folder, name)) ?? readEnd(join(this.#liveFolder, name));
-    return bytes === undefined ? "" : decodeText(fromCharacterStart(bytes));
-  }
-
-  /** Removes what was kept beside the journal for this call. */
-  forget(id: string): void {
-    rmSync(join(this.#liveFolder, fileNameOf(id)), { force: true });
   }
 
   #openSpill(name: string): number | undefined {
@@ -100,7 +78,7 @@ export class OutputStore {
 }
 
 interface RecorderOptions {
-  live: number | undefined;
+  onOutput: (chunk: Buffer) => void;
   openSpill: () => number | undefined;
   spillPath: string;
 }
@@ -111,23 +89,21 @@ export class OutputRecorder {
   #heldBytes = 0;
   #total = 0;
   #tail = Buffer.alloc(0);
-  #live: number | undefined;
   #spill: { file: number | undefined; bytes: number } | undefined;
 
   constructor(options: RecorderOptions) {
     this.#options = options;
-    this.#live = options.live;
   }
 
   /** Takes the next bytes; the buffer may be reused by the caller. */
   write(chunk: Buffer): void {
     const room = MAX_RESULT_JSON_BYTES - this.#heldBytes;
     this.#total += chunk.length;
+    this.#options.onOutput(chunk);
     if (room > 0) {
       const part = Buffer.from(chunk.subarray(0, room));
       this.#held.push(part);
       this.#heldBytes += part.length;
-      if (this.#live !== undefined) writeWhole(this.#live, part);
     }
     if (chunk.length > room) {
       const rest = chunk.subarray(Math.max(0, room));
@@ -191,10 +167,8 @@ export class OutputRecorder {
   }
 
   #close(): void {
-    for (const file of [this.#live, this.#spill?.file]) {
-      if (file !== undefined) ignoreErrors(() => closeSync(file));
-    }
-    this.#live = undefined;
+    const file = this.#spill?.file;
+    if (file !== undefined) ignoreErrors(() => closeSync(file));
     if (this.#spill !== undefined) this.#spill.file = undefined;
   }
 }
@@ -226,22 +200,6 @@ function writeWhole(file: number, bytes: Buffer): number {
     // Full disk or quota: the caller sees how far it went.
   }
   return done;
-}
-
-function readEnd(path: string): Buffer | undefined {
-  try {
-    const file = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-    try {
-      const { size } = fstatSync(file);
-      const bytes = Buffer.alloc(Math.min(size, RECOVERED_BYTES));
-      readSync(file, bytes, 0, bytes.length, size - bytes.length);
-      return bytes;
-    } finally {
-      closeSync(file);
-    }
-  } catch {
-    return undefined;
-  }
 }
 
 function ignoreErrors(work: () => void): void {

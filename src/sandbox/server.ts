@@ -19,13 +19,13 @@ import type { SandboxConfig } from "./config.ts";
 import type { Call, Executor } from "./executor.ts";
 import type { Journal } from "./journal.ts";
 import type { SandboxMetrics } from "./metrics.ts";
-import type { Repositories } from "./repositories.ts";
+import type { RunnerLink } from "./runner-link.ts";
 
 /** The daemon's routes; what they promise is written in protocol/sandbox-api.ts. */
 export interface SandboxServerOptions {
   config: Pick<SandboxConfig, "publicKeys" | "sandboxId">;
   executor: Executor;
-  repositories: Pick<Repositories, "set">;
+  runner: Pick<RunnerLink, "set">;
   journal: Pick<Journal, "state" | "append">;
   clock: Clock;
   metrics: SandboxMetrics;
@@ -42,7 +42,7 @@ const waitQuery = z.object({
 const idParameter = z.object({ id: z.string().min(1).max(256) });
 
 export function createSandboxServer(options: SandboxServerOptions): HttpServer {
-  const { executor, repositories, metrics, registry, clock } = options;
+  const { executor, runner, metrics, registry, clock } = options;
   const server = createHttpServer({ bodyLimitBytes: BODY_LIMIT_BYTES });
   const gate = new Gate(options);
 
@@ -57,21 +57,30 @@ export function createSandboxServer(options: SandboxServerOptions): HttpServer {
   server.get("/metrics", async (_request, reply) =>
     reply.type(registry.contentType).send(await registry.metrics()),
   );
+  const entered = new WeakMap<FastifyRequest, ExecuteClaims>();
+  // Before the body is read: code in the sandbox reaches this port too, and has no token.
+  const guard = {
+    onRequest: async (request: FastifyRequest) => {
+      entered.set(request, await gate.enter(request.headers.authorization));
+    },
+  };
   const guarded = (
     handle: (claims: ExecuteClaims, request: FastifyRequest) => Promise<unknown>,
   ) => {
-    return async (request: FastifyRequest) =>
-      await handle(await gate.enter(request.headers.authorization), request);
+    return async (request: FastifyRequest) => {
+      const claims = entered.get(request);
+      if (claims === undefined)
+        throw new AppError("UNAUTHENTICATED", "an execute token is required");
+      return await handle(claims, request);
+    };
   };
-  server.get(
-    "/v1/tools",
-    guarded(() => Promise.resolve({ tools: sandboxToolDeclarations() })),
-  );
-  server.post("/v1/execute", guarded(execute));
-  server.get("/v1/execute/:id", guarded(find));
-  server.post("/v1/execute/:id/cancel", guarded(cancel));
-  server.post("/v1/ack", guarded(acknowledge));
-  server.put("/v1/repositories", guarded(setRepositories));
+  const tools = () => Promise.resolve({ tools: sandboxToolDeclarations() });
+  server.get("/v1/tools", guard, guarded(tools));
+  server.post("/v1/execute", guard, guarded(execute));
+  server.get("/v1/execute/:id", guard, guarded(find));
+  server.post("/v1/execute/:id/cancel", guard, guarded(cancel));
+  server.post("/v1/ack", guard, guarded(acknowledge));
+  server.put("/v1/repositories", guard, guarded(setRepositories));
   return server;
 
   async function execute(claims: ExecuteClaims, request: FastifyRequest): Promise<ExecuteResponse> {
@@ -115,7 +124,7 @@ export function createSandboxServer(options: SandboxServerOptions): HttpServer {
     const body = parse(repositoriesRequest, request.body, "body");
     const { waitMs } = parse(waitQuery, request.query, "query");
     gate.refuseStale(claims, "setting up repositories");
-    return await repositories.set(body, waitMs);
+    return await runner.set(body, waitMs);
   }
 }
 

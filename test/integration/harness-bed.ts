@@ -38,6 +38,7 @@ import { createMemorySessionStore } from "../../src/sessions/memory/memory-sessi
 import type { SessionRef, SessionStore, WakeQueue } from "../../src/sessions/session-log.ts";
 import { aSnapshot } from "../builders/snapshot.ts";
 import { newRef } from "../fakes/session-fixtures.ts";
+import { inProcessRunner } from "./in-process-runner.ts";
 
 /** Short, so that takeovers do not make the tests slow. */
 export const TIMINGS = { ttlMs: 400, renewMs: 80, pollMs: 20 };
@@ -296,7 +297,13 @@ export class HarnessBed {
       path: process.env["PATH"],
     });
     const registry = createRegistry("sandbox", "test");
-    const daemon = await startSandboxDaemon({ config, clock: systemClock, logger, registry });
+    const daemon = await startSandboxDaemon({
+      config,
+      runner: inProcessRunner(config, logger),
+      clock: systemClock,
+      logger,
+      registry,
+    });
     this.daemons.set(key, daemon);
     const address = `127.0.0.1:${daemon.port}`;
     return external("sandbox.provisioned", { hand, generation, sandboxId: key, address });

@@ -48,6 +48,25 @@ export async function executeToken(options: TokenOptions = {}): Promise<string> 
   );
 }
 
+/** What a daemon is told, and two secrets that it is not. */
+export async function daemonEnvironment(
+  folders: Pick<DaemonFixture, "workspace" | "journal">,
+): Promise<Record<string, string>> {
+  const { publicJwk } = await signingKey;
+  return {
+    PATH: process.env["PATH"] ?? "",
+    DROVER_PUBLIC_KEYS: JSON.stringify({ keys: [publicJwk] }),
+    DROVER_SANDBOX_ID: SANDBOX_ID,
+    DROVER_SANDBOX_HOST: "127.0.0.1",
+    DROVER_SANDBOX_PORT: "0",
+    DROVER_WORKSPACE: folders.workspace,
+    DROVER_JOURNAL_DIR: folders.journal,
+    DROVER_PARENT_PIPE: "true",
+    ANTHROPIC_API_KEY: MARKER_SECRET,
+    SOME_SECRET: MARKER_SECRET,
+  };
+}
+
 /** A real daemon as a child process, on folders that survive its restarts. */
 export class DaemonFixture {
   readonly root = mkdtempSync(join(tmpdir(), "drover-sandbox-"));
@@ -60,20 +79,8 @@ export class DaemonFixture {
   #calls = 0;
 
   async start(): Promise<void> {
-    const { publicJwk } = await signingKey;
     const child = spawn(process.execPath, ["--disable-sigusr1", "src/cmd/sandbox.ts"], {
-      env: {
-        PATH: process.env["PATH"],
-        DROVER_PUBLIC_KEYS: JSON.stringify({ keys: [publicJwk] }),
-        DROVER_SANDBOX_ID: SANDBOX_ID,
-        DROVER_SANDBOX_HOST: "127.0.0.1",
-        DROVER_SANDBOX_PORT: "0",
-        DROVER_WORKSPACE: this.workspace,
-        DROVER_JOURNAL_DIR: this.journal,
-        DROVER_PARENT_PIPE: "true",
-        ANTHROPIC_API_KEY: MARKER_SECRET,
-        SOME_SECRET: MARKER_SECRET,
-      },
+      env: await daemonEnvironment(this),
       stdio: ["pipe", "pipe", "pipe"],
     });
     this.child = child;

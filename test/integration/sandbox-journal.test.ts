@@ -103,7 +103,8 @@ describe("a repeated id", () => {
 
 describe("SIGKILL in the middle of a call", () => {
   it("makes its outcome unknown, with what it had printed, and nothing runs on", async () => {
-    const command = "echo x >>runs; echo printed; while true; do date >alive; sleep 0.1; done";
+    const command =
+      "echo x >>runs; echo printed; sleep 1; while true; do date >alive; sleep 0.1; done";
     begin("toolu_a", command);
     await until(() => existsSync(join(daemon.workspace, "alive")));
     await daemon.kill("SIGKILL");
@@ -359,6 +360,17 @@ describe("who may call", () => {
     sent.destroy();
 
     expect(response.statusCode).toBe(413);
+  });
+
+  it("a body without a token is refused before it is read", async () => {
+    const headers = { "content-type": "application/json", "content-length": 16 * 1024 * 1024 };
+    const sent = httpRequest(`http://${daemon.address}/v1/execute`, { method: "POST", headers });
+    sent.flushHeaders();
+    const [response] = (await once(sent, "response")) as [IncomingMessage];
+    sent.on("error", () => {});
+    sent.destroy();
+
+    expect(response.statusCode).toBe(401);
   });
 
   it("health and metrics need no token", async () => {

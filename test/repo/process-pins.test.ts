@@ -8,6 +8,7 @@ import { proxyConfig } from "../../src/proxy/config.ts";
 import { edgeConfig } from "../../src/proxy/edge/config.ts";
 import { type ConfigSchema, configMeta } from "../../src/runtime/config.ts";
 import { sandboxConfig } from "../../src/sandbox/config.ts";
+import { runnerConfig } from "../../src/sandbox/runner-config.ts";
 import { scriptedModelConfig } from "../../src/scripted-model/config.ts";
 import {
   auditCheckpointsKey,
@@ -199,8 +200,16 @@ it.each([
     schema: sandboxConfig,
     pinned: `
     DROVER_PUBLIC_KEYS DROVER_SANDBOX_ID DROVER_SANDBOX_PORT DROVER_SANDBOX_HOST
-    DROVER_WORKSPACE DROVER_JOURNAL_DIR DROVER_EXAMPLES_DIR DROVER_PARENT_PIPE PATH TMPDIR
-    DROVER_LOG_LEVEL
+    DROVER_WORKSPACE DROVER_JOURNAL_DIR DROVER_RUNNER_SOCKET DROVER_EXAMPLES_DIR
+    DROVER_PARENT_PIPE PATH TMPDIR DROVER_LOG_LEVEL
+    `,
+  },
+  {
+    process: "runner of a sandbox",
+    schema: runnerConfig,
+    pinned: `
+    DROVER_SANDBOX_ID DROVER_WORKSPACE DROVER_RUNNER_DIR DROVER_RUNNER_SOCKET DROVER_EXAMPLES_DIR
+    PATH TMPDIR DROVER_LOG_LEVEL
     `,
   },
   {

@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
+import { aSandboxPod } from "../builders/pods.ts";
 import { DaemonFixture } from "../integration/sandbox-fixture.ts";
 
 /**
@@ -74,6 +75,20 @@ describe("the debugger of Node", () => {
     expect(started.length).toBeGreaterThan(1);
     for (const text of [...started, scripts.scripts["drover"], scripts.scripts["demo"]]) {
       expect(text).toContain("--disable-sigusr1");
+    }
+  });
+
+  it("finds no process to trace: only root may read the programs of our two in a sandbox", () => {
+    const dockerfile = readFileSync("Dockerfile.sandbox", "utf8");
+
+    for (const program of ["node", "tini"]) {
+      expect(dockerfile).toMatch(
+        new RegExp(`install -m 0711 .*command -v ${program}.* /opt/drover/bin/${program}`),
+      );
+      expect(aSandboxPod().spec.containers.map(({ command }) => command)).toEqual([
+        expect.arrayContaining([`/opt/drover/bin/${program}`]),
+        expect.arrayContaining([`/opt/drover/bin/${program}`]),
+      ]);
     }
   });
 

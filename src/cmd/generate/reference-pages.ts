@@ -24,20 +24,21 @@ export function renderErrorsPage(): string {
 
 /** Processes that read their configuration from the environment, and the file with its schema. */
 const PROCESSES = [
-  { name: "operator", file: "src/operator/config.ts" },
-  { name: "harness", file: "src/harness/config.ts" },
-  { name: "proxy", file: "src/proxy/config.ts" },
-  { name: "edge", file: "src/proxy/edge/config.ts" },
-  { name: "sandbox", file: "src/sandbox/config.ts" },
-  { name: "scripted-model", file: "src/scripted-model/config.ts" },
-  { name: "cleanup", file: "src/operator/cleanup-config.ts" },
+  { name: "drover operator", file: "src/operator/config.ts" },
+  { name: "drover harness", file: "src/harness/config.ts" },
+  { name: "drover proxy", file: "src/proxy/config.ts" },
+  { name: "drover edge", file: "src/proxy/edge/config.ts" },
+  { name: "drover sandbox", file: "src/sandbox/config.ts" },
+  { name: "The runner of a sandbox", file: "src/sandbox/runner-config.ts" },
+  { name: "drover scripted-model", file: "src/scripted-model/config.ts" },
+  { name: "drover cleanup", file: "src/operator/cleanup-config.ts" },
 ] as const;
 
 export async function renderConfigurationPage(root: string): Promise<string> {
   const sections: string[] = [];
   for (const { name, file } of PROCESSES) {
     const exports: unknown = await import(pathToFileURL(join(root, file)).href);
-    sections.push(`## drover ${name}`, settingsTable(configSchemaOf(exports, file)));
+    sections.push(`## ${name}`, settingsTable(configSchemaOf(exports, file)));
   }
   return page(
     GENERATED_NOTE,

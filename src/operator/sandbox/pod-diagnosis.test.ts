@@ -13,8 +13,9 @@ const setup = (state: ContainerState, changes = {}): PodStatus => ({
 });
 
 describe("a pod that starts", () => {
-  it("is ready when its container is and it has an address", () => {
-    const status = { podIP: "10.0.0.9", containerStatuses: [aContainer()] };
+  it("is ready when its containers are and it has an address", () => {
+    const containerStatuses = [aContainer(), aContainer({ name: "daemon" })];
+    const status = { podIP: "10.0.0.9", containerStatuses };
 
     expect(viewStart(aSandboxPod(status))).toEqual({ kind: "ready", ip: "10.0.0.9" });
   });
@@ -52,6 +53,17 @@ describe("a pod that starts", () => {
       ),
       reason: "ExitedEarly",
       says: "exit code 3",
+    },
+    {
+      name: "the daemon ends at once",
+      status: {
+        containerStatuses: [
+          aContainer(),
+          aContainer({ name: "daemon", ready: false, state: { terminated: { exitCode: 2 } } }),
+        ],
+      },
+      reason: "ExitedEarly",
+      says: "the sandbox's daemon ended with exit code 2",
     },
     {
       name: "the set-up script fails",
@@ -125,6 +137,14 @@ describe("a pod that starts", () => {
     },
     { name: "nothing is known yet", status: {}, reason: "StartDeadlineExceeded" },
     {
+      name: "the tools are there and the daemon is not ready",
+      status: {
+        podIP: "10.0.0.9",
+        containerStatuses: [aContainer(), aContainer({ name: "daemon", ready: false })],
+      },
+      reason: "StartDeadlineExceeded",
+    },
+    {
       name: "it is ready and has no address yet",
       status: { containerStatuses: [aContainer()] },
       reason: "StartDeadlineExceeded",
@@ -176,6 +196,18 @@ describe("a pod in use", () => {
     },
   ])("that $name is lost: $reason", ({ status, reason }) => {
     expect(whyLost(aSandboxPod(status))).toMatchObject({ reason });
+  });
+
+  it.each([
+    { container: "sandbox", says: "the sandbox ran out of memory: it may use 512Mi" },
+    { container: "daemon", says: "the sandbox's daemon ran out of memory: it may use 192Mi" },
+  ])("whose $container ran out of memory says which, and its limit", ({ container, says }) => {
+    const killed = { terminated: { exitCode: 137, reason: "OOMKilled" } };
+    const containerStatuses = ["sandbox", "daemon"].map((name) =>
+      aContainer({ name, ...(name === container ? { lastState: killed } : {}) }),
+    );
+
+    expect(whyLost(aSandboxPod({ containerStatuses }))?.message).toContain(says);
   });
 
   it.each([

@@ -1,6 +1,6 @@
 import type { ContainerStatus, Pod } from "../kinds.ts";
 import type { SandboxLostReason } from "../metrics.ts";
-import { SANDBOX_CONTAINER, SETUP_CONTAINER } from "./pod.ts";
+import { DAEMON_CONTAINER, SETUP_CONTAINER } from "./pod.ts";
 
 /**
  * What a sandbox pod's status says, in the words of `REASONS`. The kubelet's and the scheduler's own
@@ -23,17 +23,15 @@ export type StartView =
 export function viewStart(pod: Pod): StartView {
   const gone = whyGone(pod);
   if (gone !== undefined) return { kind: "failed", trouble: gone };
-  const statuses = [
-    ...(pod.status?.initContainerStatuses ?? []),
-    ...(pod.status?.containerStatuses ?? []),
-  ];
+  const own = pod.status?.containerStatuses ?? [];
+  const statuses = [...(pod.status?.initContainerStatuses ?? []), ...own];
   for (const status of statuses) {
     const trouble = whyNotStarted(pod, status);
     if (trouble !== undefined) return { kind: "failed", trouble };
   }
   const ip = pod.status?.podIP;
-  const daemon = statuses.find(({ name }) => name === SANDBOX_CONTAINER);
-  if (daemon?.ready === true && ip !== undefined) return { kind: "ready", ip };
+  const ready = own.length > 0 && own.every((status) => status.ready);
+  if (ready && ip !== undefined) return { kind: "ready", ip };
   return { kind: "starting", trouble: whyNotReady(pod, statuses) };
 }
 
@@ -45,17 +43,18 @@ export function viewStart(pod: Pod): StartView {
 export function whyLost(pod: Pod): Trouble | undefined {
   const gone = whyGone(pod);
   if (gone !== undefined) return gone;
-  const status = pod.status?.containerStatuses?.find(({ name }) => name === SANDBOX_CONTAINER);
-  if (status === undefined) return undefined;
-  if (terminationsOf(status).some(({ reason }) => reason === "OOMKilled")) return outOfMemory(pod);
-  if (status.state?.waiting?.reason === "CrashLoopBackOff") {
-    const code = terminationsOf(status)[0]?.exitCode;
-    return {
-      reason: "CrashLoop",
-      message: `the sandbox's container ended ${status.restartCount} times, last with exit code ${code}`,
-    };
-  }
-  return undefined;
+  const statuses = pod.status?.containerStatuses ?? [];
+  const starved = statuses.find((status) =>
+    terminationsOf(status).some(({ reason }) => reason === "OOMKilled"),
+  );
+  if (starved !== undefined) return outOfMemory(pod, starved.name);
+  const crashing = statuses.find(({ state }) => state?.waiting?.reason === "CrashLoopBackOff");
+  if (crashing === undefined) return undefined;
+  const code = terminationsOf(crashing)[0]?.exitCode;
+  return {
+    reason: "CrashLoop",
+    message: `${wordsFor(crashing.name)} ended ${crashing.restartCount} times, last with exit code ${code}`,
+  };
 }
 
 /** The pod as a whole is ended or on its way out. */
@@ -104,7 +103,7 @@ function whyNotStarted(pod: Pod, status: ContainerStatus): Trouble | undefined {
   if (status.name === SETUP_CONTAINER && ended !== undefined) {
     const cause =
       ended.reason === "OOMKilled"
-        ? `ran out of memory (limit ${memoryLimit(pod)})`
+        ? `ran out of memory (limit ${memoryLimit(pod, SETUP_CONTAINER)})`
         : `ended with exit code ${ended.exitCode}`;
     return {
       reason: "SetupFailed",
@@ -112,12 +111,12 @@ function whyNotStarted(pod: Pod, status: ContainerStatus): Trouble | undefined {
     };
   }
   const exit = terminationsOf(status)[0];
-  if (status.name === SANDBOX_CONTAINER && exit !== undefined) {
-    if (exit.reason === "OOMKilled") return outOfMemory(pod);
+  if (status.name !== SETUP_CONTAINER && exit !== undefined) {
+    if (exit.reason === "OOMKilled") return outOfMemory(pod, status.name);
     return {
       reason: "ExitedEarly",
       message: withText(
-        `the sandbox's container ended with exit code ${exit.exitCode} before it was ready; its image must be drover-sandbox or built FROM it`,
+        `${wordsFor(status.name)} ended with exit code ${exit.exitCode} before the sandbox was ready; its image must be drover-sandbox or built FROM it`,
         exit.message ?? "",
       ),
     };
@@ -146,14 +145,20 @@ function whyNotReady(pod: Pod, statuses: readonly ContainerStatus[]): Trouble {
       return { reason: "ConfigError", message: withText(reason, message) };
     }
   }
-  const running = statuses.find(({ state }) => state?.running !== undefined);
-  const doing =
-    running === undefined
-      ? "its containers are not running yet"
-      : running.name === SETUP_CONTAINER
-        ? "its set-up script is still running"
-        : "its container runs and does not answer on /healthz";
-  return { reason: "StartDeadlineExceeded", message: `the sandbox is not ready: ${doing}` };
+  return {
+    reason: "StartDeadlineExceeded",
+    message: `the sandbox is not ready: ${whatItDoes(statuses)}`,
+  };
+}
+
+function whatItDoes(statuses: readonly ContainerStatus[]): string {
+  const running = statuses.filter(({ state }) => state?.running !== undefined);
+  if (running.some(({ name }) => name === SETUP_CONTAINER))
+    return "its set-up script is still running";
+  if (running.length === 0) return "its containers are not running yet";
+  const waiting = statuses.find(({ state }) => state?.waiting !== undefined);
+  if (waiting !== undefined) return `${wordsFor(waiting.name)} is not running yet`;
+  return "its containers run, and it does not answer on /healthz";
 }
 
 /** How the container ended, the present state first. */
@@ -163,15 +168,25 @@ function terminationsOf(status: ContainerStatus) {
   );
 }
 
-function outOfMemory(pod: Pod): Trouble {
+function outOfMemory(pod: Pod, container: string): Trouble {
   return {
     reason: "OutOfMemory",
-    message: `the sandbox ran out of memory: it may use ${memoryLimit(pod)}`,
+    message:
+      container === DAEMON_CONTAINER
+        ? `the sandbox's daemon ran out of memory: it may use ${memoryLimit(pod, container)}, whatever its template says`
+        : `the sandbox ran out of memory: it may use ${memoryLimit(pod, container)}`,
   };
 }
 
-function memoryLimit(pod: Pod): string {
-  return pod.spec.containers[0]?.resources?.limits?.["memory"] ?? "as much as its node gives";
+/** The container with the tools is what people take for the sandbox. */
+function wordsFor(container: string): string {
+  return container === DAEMON_CONTAINER ? "the sandbox's daemon" : "the sandbox's container";
+}
+
+function memoryLimit(pod: Pod, container: string): string {
+  const all = [...(pod.spec.initContainers ?? []), ...pod.spec.containers];
+  const limits = all.find(({ name }) => name === container)?.resources?.limits;
+  return limits?.["memory"] ?? "as much as its node gives";
 }
 
 function imagePullFailed(pod: Pod, container: string, message: string): Trouble {

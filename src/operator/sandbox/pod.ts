@@ -24,13 +24,41 @@ import { COMPONENTS, childLabels, labelValue, sandboxPodName } from "../names.ts
  * `deploy/admission/sandbox-pod-policy.yaml` admits; a test applies one to the other.
  */
 
-/** Outside the roots of the file tools, so that `rm -rf /workspace` does not erase the journal. */
+/**
+ * The journal's for the daemon. For the tools' container another volume: it lies outside the roots of
+ * the file tools, so that `rm -rf /workspace` does not erase git's way to the edge.
+ */
 const STATE_DIR = "/var/lib/drover";
 const WORKSPACE_DIR = "/workspace";
+const CONTROL_DIR = "/run/drover";
 /** UID of the `drover-sandbox` image; an image built FROM it must keep it. */
 export const SANDBOX_UID = 10_001;
+/** No process of the tools' container has it: nothing there may signal or read the daemon. */
+export const DAEMON_UID = 10_005;
 export const SETUP_CONTAINER = "setup";
+/** The runner and what it runs: all that is of the model. What the template says is meant for it. */
 export const SANDBOX_CONTAINER = "sandbox";
+/** Takes the harness's calls, keeps the journal and runs nothing: docs/adr/0011. */
+export const DAEMON_CONTAINER = "daemon";
+/**
+ * Programs that only root may read: Linux lets nobody trace a process of such a program, or read its
+ * memory and environment, also not the code of the same user.
+ */
+const OUR_NODE = [
+  "/opt/drover/bin/tini",
+  "--",
+  "/opt/drover/bin/node",
+  "--disable-sigusr1",
+] as const;
+const PROGRAMS = "/opt/drover/daemon/dist/cmd";
+/**
+ * What the daemon needs, whatever the template gives the tools. It rests at half of the request; the
+ * limit is for calls with inputs of many MiB.
+ */
+const DAEMON_RESOURCES = {
+  requests: { cpu: "5m", memory: "64Mi", "ephemeral-storage": "192Mi" },
+  limits: { memory: "192Mi", "ephemeral-storage": "192Mi" },
+};
 /** Time for the daemon to end running calls and sync its journal. */
 const GRACE_SECONDS = 5;
 
@@ -58,7 +86,6 @@ export function buildSandboxPod(
   template: SandboxTemplateSnapshot,
   options: SandboxPodOptions,
 ): Pod {
-  const container = sandboxContainer(template, options);
   return {
     apiVersion: "v1",
     kind: "Pod",
@@ -104,11 +131,13 @@ export function buildSandboxPod(
       ...(template.setupScript === undefined
         ? {}
         : { initContainers: [setupContainer(template, template.setupScript)] }),
-      containers: [container],
+      containers: [toolsContainer(template), daemonContainer(template, options)],
       volumes: [
         { name: "workspace", emptyDir: { sizeLimit: template.workspaceSize } },
         { name: "tmp", emptyDir: { sizeLimit: template.workspaceSize } },
+        { name: "run", emptyDir: { sizeLimit: "64Mi" } },
         { name: "state", emptyDir: { sizeLimit: "128Mi" } },
+        { name: "control", emptyDir: { sizeLimit: "1Mi" } },
       ],
     },
   };
@@ -140,21 +169,37 @@ function sessionOwner(object: { name: string; uid: string }): OwnerReference {
   };
 }
 
-function sandboxContainer(
+function toolsContainer(template: SandboxTemplateSnapshot): V1Container {
+  return {
+    name: SANDBOX_CONTAINER,
+    ...recipe(template),
+    command: [...OUR_NODE, `${PROGRAMS}/sandbox-runner.js`],
+    env: [...toolsEnv(), ...ownEnv(), { name: SANDBOX_ENV.runnerDir, value: STATE_DIR }],
+    volumeMounts: [
+      ...toolsMounts(),
+      { name: "run", mountPath: STATE_DIR },
+      // To connect to the socket, not to put another one in its place.
+      { name: "control", mountPath: CONTROL_DIR, readOnly: true },
+    ],
+  };
+}
+
+function daemonContainer(
   template: SandboxTemplateSnapshot,
   options: SandboxPodOptions,
 ): V1Container {
   return {
-    name: SANDBOX_CONTAINER,
-    ...recipe(template),
+    name: DAEMON_CONTAINER,
+    image: template.image,
+    imagePullPolicy: template.imagePullPolicy,
+    workingDir: "/",
+    // Small young generations: there is one daemon for each sandbox, and it seldom has much to do.
+    command: [...OUR_NODE, "--max-semi-space-size=2", `${PROGRAMS}/sandbox.js`],
     env: [
-      ...commonEnv(),
+      ...ownEnv(),
       { name: SANDBOX_ENV.publicKeys, value: JSON.stringify(options.publicKeys) },
-      {
-        name: SANDBOX_ENV.sandboxId,
-        valueFrom: { fieldRef: { apiVersion: "v1", fieldPath: "metadata.uid" } },
-      },
       { name: SANDBOX_ENV.port, value: String(PORTS.sandbox) },
+      { name: SANDBOX_ENV.journal, value: STATE_DIR },
     ],
     ports: [{ name: "daemon", containerPort: PORTS.sandbox, protocol: "TCP" }],
     readinessProbe: {
@@ -164,6 +209,12 @@ function sandboxContainer(
       // A busy sandbox is not an unready one: losing readiness means nothing to us, flapping would.
       failureThreshold: 10,
     },
+    resources: DAEMON_RESOURCES,
+    securityContext: { ...restricted(), runAsUser: DAEMON_UID, runAsGroup: DAEMON_UID },
+    volumeMounts: [
+      { name: "state", mountPath: STATE_DIR },
+      { name: "control", mountPath: CONTROL_DIR },
+    ],
   };
 }
 
@@ -172,13 +223,14 @@ function setupContainer(template: SandboxTemplateSnapshot, script: string): V1Co
     name: SETUP_CONTAINER,
     ...recipe(template),
     command: ["bash", "-eu", "-o", "pipefail", "-c", script],
-    env: commonEnv(),
+    env: toolsEnv(),
+    volumeMounts: toolsMounts(),
     // The last lines the script printed are the reason why it failed.
     terminationMessagePolicy: "FallbackToLogsOnError",
   };
 }
 
-/** What both containers share: image, limits, volumes and the restricted profile. */
+/** What the containers that run the model's or the template's code share: the template's recipe. */
 function recipe(template: SandboxTemplateSnapshot): Omit<V1Container, "name"> {
   const { cpu, memory, ephemeralStorage } = template.resources;
   return {
@@ -190,23 +242,33 @@ function recipe(template: SandboxTemplateSnapshot): Omit<V1Container, "name"> {
       limits: { memory, "ephemeral-storage": ephemeralStorage },
     },
     securityContext: restricted(),
-    volumeMounts: volumeMounts(),
   };
 }
 
-function commonEnv(): V1EnvVar[] {
+function toolsEnv(): V1EnvVar[] {
   return [
     { name: "HOME", value: WORKSPACE_DIR },
     { name: SANDBOX_ENV.workspace, value: WORKSPACE_DIR },
-    { name: SANDBOX_ENV.journal, value: STATE_DIR },
   ];
 }
 
-function volumeMounts(): V1VolumeMount[] {
+/** Of both processes that are ours. */
+function ownEnv(): V1EnvVar[] {
+  return [
+    {
+      name: SANDBOX_ENV.sandboxId,
+      valueFrom: { fieldRef: { apiVersion: "v1", fieldPath: "metadata.uid" } },
+    },
+    { name: SANDBOX_ENV.runnerSocket, value: `${CONTROL_DIR}/runner.sock` },
+    // An image may set it for the tools; it could open the debugger of ours.
+    { name: "NODE_OPTIONS", value: "" },
+  ];
+}
+
+function toolsMounts(): V1VolumeMount[] {
   return [
     { name: "workspace", mountPath: WORKSPACE_DIR },
     { name: "tmp", mountPath: "/tmp" },
-    { name: "state", mountPath: STATE_DIR },
   ];
 }
 

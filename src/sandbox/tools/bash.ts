@@ -19,7 +19,6 @@ export function createBashTool(options: ShellOptions): Tool {
   return {
     name: "bash",
     input: bashInput,
-    queue: "shell",
     deadlineMs: undefined,
     run: async (raw, context) => {
       const input = bashInput.parse(raw);

@@ -66,8 +66,6 @@ export function fileTool(
   return {
     name,
     input: sandboxTools[name].input,
-    // Two edits of one file in the same turn must not overwrite each other.
-    queue: name === "write" || name === "edit" ? "files" : undefined,
     deadlineMs: FILE_DEADLINE_MS,
     run: async (input, context) => {
       try {

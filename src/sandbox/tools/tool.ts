@@ -19,8 +19,6 @@ export interface ToolContext {
 export interface Tool {
   name: string;
   input: z.ZodType;
-  /** Calls with the same queue run one after the other, in the order they came; undefined: at once. */
-  queue: "shell" | "files" | undefined;
   /** Milliseconds until the call is given up; undefined when the tool keeps its own limit. */
   deadlineMs: number | undefined;
   run(input: unknown, context: ToolContext): Promise<ToolEnd>;

@@ -1,9 +1,9 @@
 import { join } from "node:path";
 import { SANDBOX_ENV } from "../../protocol/sandbox-api.ts";
 import type { Clock } from "../../runtime/clock.ts";
-import type { SandboxConfig } from "../config.ts";
 import { gitEnvironment, gitFiles } from "../git-config.ts";
 import { PROCESS_MARKER } from "../processes.ts";
+import type { RunnerConfig } from "../runner-config.ts";
 import { createBashTool } from "./bash.ts";
 import { createFileTools } from "./files.ts";
 import { createGlobTool } from "./glob.ts";
@@ -11,11 +11,11 @@ import { createGrepTool } from "./grep.ts";
 import type { Tool } from "./tool.ts";
 import { Workspace } from "./workspace.ts";
 
-/** Folder for pipes, beside the journal. */
+/** Folder for pipes, in the runner's own. */
 export const RUN_FOLDER = "run";
 
-/** All that a command sees of the environment: nothing of the daemon's is inherited. */
-export function shellEnvironment(config: SandboxConfig): Record<string, string> {
+/** All that a command sees of the environment: nothing of the runner's is inherited. */
+export function shellEnvironment(config: RunnerConfig): Record<string, string> {
   return {
     PATH: config.path,
     HOME: config.workspace,
@@ -23,20 +23,20 @@ export function shellEnvironment(config: SandboxConfig): Record<string, string> 
     TERM: "dumb",
     TMPDIR: config.temporaryDir,
     [PROCESS_MARKER]: config.sandboxId,
-    ...gitEnvironment(gitFiles(config.journalDir)),
+    ...gitEnvironment(gitFiles(config.stateDir)),
     ...(config.examplesDir === undefined ? {} : { [SANDBOX_ENV.examples]: config.examplesDir }),
   };
 }
 
 /** The tools of `sandboxTools`, by name. */
-export function createTools(config: SandboxConfig, clock: Clock): ReadonlyMap<string, Tool> {
+export function createTools(config: RunnerConfig, clock: Clock): ReadonlyMap<string, Tool> {
   const env = shellEnvironment(config);
   const workspace = new Workspace(config.workspace);
   const tools = [
     createBashTool({
       workspace: config.workspace,
       env,
-      runDir: join(config.journalDir, RUN_FOLDER),
+      runDir: join(config.stateDir, RUN_FOLDER),
       sandboxId: config.sandboxId,
       clock,
     }),

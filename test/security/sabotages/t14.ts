@@ -2,6 +2,7 @@ import type { Sabotage } from "../sabotage.ts";
 
 const test = "test/security/t14-inside-the-sandbox.test.ts";
 const takeover = "test/security/t14-takeover.test.ts";
+const users = "test/security/t14-two-users.test.ts";
 
 export const sabotages: readonly Sabotage[] = [
   {
@@ -50,8 +51,8 @@ export const sabotages: readonly Sabotage[] = [
     case: "T14",
     defence: "Our images start Node without its debugger",
     file: "Dockerfile.sandbox",
-    find: '"node", "--disable-sigusr1",',
-    replace: '"node",',
+    find: '"/opt/drover/bin/node", "--disable-sigusr1",',
+    replace: '"/opt/drover/bin/node",',
     test: takeover,
     name: "before the first line of ours",
   },
@@ -63,5 +64,23 @@ export const sabotages: readonly Sabotage[] = [
     replace: "end = plain.replace(/\\n+$/, '').length;",
     test: takeover,
     name: "empty lines",
+  },
+  {
+    case: "T14",
+    defence: "The daemon is another user than the tools",
+    file: "src/operator/sandbox/pod.ts",
+    find: "DAEMON_UID = 10_005",
+    replace: "DAEMON_UID = 10_001",
+    test: users,
+    name: "sends no",
+  },
+  {
+    case: "T14",
+    defence: "Nobody but root may read the programs that run daemon and runner",
+    file: "Dockerfile.sandbox",
+    find: 'install -m 0711 "$(readlink -f "$(command -v node)")"',
+    replace: 'install -m 0755 "$(readlink -f "$(command -v node)")"',
+    test: takeover,
+    name: "only root may read",
   },
 ];
