@@ -14,6 +14,7 @@ import { createHealthServer } from "../runtime/health.ts";
 import { createLogger } from "../runtime/logger.ts";
 import { createRegistry } from "../runtime/metrics.ts";
 import { runProcess } from "../runtime/process.ts";
+import { systemMemory } from "../runtime/process-memory.ts";
 import { systemRng as rng } from "../runtime/rng.ts";
 import { StoreCheck } from "../runtime/store-check.ts";
 import { VERSION } from "../runtime/version.ts";
@@ -52,6 +53,7 @@ export async function harnessMain(
     sandboxClient: (token) => createSandboxClient({ fetch, clock, logger, token }),
     edge: edgeUrl === undefined ? undefined : new EdgeAddress({ url: edgeUrl, lookup }),
     mcp: (tokens) => new SidecarMcpHands({ sidecarUrl, tokens, clock, fetch, logger }),
+    memory: systemMemory,
     clock,
     rng,
     logger,

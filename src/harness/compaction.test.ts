@@ -58,8 +58,30 @@ describe("compaction", () => {
       },
     });
 
-    expect(contextTokens(log.events, log.seq, 0)).toBe(3101);
+    expect(contextTokens(log.events, log.seq, 0)).toBe(3100);
     expect(plan(log).kind).toBe("compact");
+  });
+
+  it("summarises the summary before, also when it was made after the events that are replaced now", () => {
+    const log = rounds(3, 10);
+    const upto = log.seq;
+    log.ask().call(["t4"]);
+    log.add("context.compacted", { from: 1, to: upto, summary: "what was before" });
+    const kept = log.events.filter(({ seq }) => seq > upto);
+
+    const request = summaryRequest(
+      kept,
+      upto + 2,
+      {
+        model: "m",
+        maxTokens: 9000,
+        system: undefined,
+        tools: [],
+      },
+      3000,
+    );
+
+    expect(JSON.stringify(request.messages)).toContain("what was before");
   });
 
   it("cuts the results of the last answer when nothing is left to summarise, until all fits", () => {

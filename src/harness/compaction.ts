@@ -1,5 +1,6 @@
-import { LIMITS, type SessionEvent } from "../protocol/session-event.ts";
-import type { ModelMessage, ModelRequest, ModelTool } from "./model.ts";
+import { LIMITS, type SessionEvent, type SessionEventData } from "../protocol/session-event.ts";
+import type { Block, ModelMessage, ModelRequest, ModelTool } from "./model.ts";
+import { headAndTail } from "./safe-text.ts";
 import { WINDOW_EXCEEDED } from "./stop-reasons.ts";
 import { buildTranscript } from "./transcript.ts";
 
@@ -32,7 +33,7 @@ export type CompactionPlan =
   | { kind: "stuck" };
 
 export function estimateTokens(value: unknown): number {
-  return Math.ceil((JSON.stringify(value) ?? "").length / CHARS_PER_TOKEN);
+  return Math.ceil(jsonChars(value) / CHARS_PER_TOKEN);
 }
 
 export interface CompactionInput {
@@ -53,9 +54,8 @@ export function planCompaction(input: CompactionInput): CompactionPlan {
   const size = contextTokens(events, upto, fixedTokens);
   if (!forced && size <= room * COMPACT_AT) return { kind: "none" };
   const cuts = cutPoints(events, upto);
-  const kept = (to: number) =>
-    estimateTokens(buildTranscript(eventsAfter(events, to), upto)) + fixedTokens;
-  const to = cuts.find((cut) => kept(cut) <= room * KEEP) ?? cuts.at(-1);
+  const kept = tokensAfter(events, upto);
+  const to = cuts.find((cut) => kept(cut) + fixedTokens <= room * KEEP) ?? cuts.at(-1);
   if (to !== undefined) return { kind: "compact", to };
   if (!forced && size <= room) return { kind: "none" };
   // What was refused fits by the estimate, so the estimate is no measure: half of it is.
@@ -88,9 +88,6 @@ function endedAtWindow(events: readonly SessionEvent[], upto: number): boolean {
   return last?.type === "model.request_end" && last.data.stop_reason === WINDOW_EXCEEDED;
 }
 
-/** The answer itself holds what an intent says, and was counted. */
-const UNSHOWN = new Set<SessionEvent["type"]>(["tool.intent", "tool.started"]);
-
 /**
  * The last request's own count plus an estimate of what came since; an estimate of everything when
  * there is none, or when a compaction has made it void.
@@ -100,20 +97,76 @@ export function contextTokens(
   upto: number,
   fixedTokens: number,
 ): number {
-  const visible = events.filter((event) => event.seq <= upto);
-  const whole = estimateTokens(buildTranscript(events, upto)) + fixedTokens;
-  const last = visible.findLast(
-    (event) => event.type === "model.request_end" || event.type === "context.compacted",
+  const last = events.findLast(
+    (event) =>
+      event.seq <= upto &&
+      (event.type === "model.request_end" || event.type === "context.compacted"),
   );
-  if (last?.type !== "model.request_end" || last.data.partial === true) return whole;
-  const { usage } = last.data;
+  const counted =
+    last?.type === "model.request_end" && last.data.partial !== true ? countOf(last.data.usage) : 0;
+  if (last !== undefined && counted > 0) return counted + tokensAfter(events, upto)(last.seq);
+  const compaction = lastCompaction(events, upto);
+  const summary = compaction === undefined ? 0 : estimateTokens(compaction.data.summary);
+  return fixedTokens + summary + tokensAfter(events, upto)(compaction?.data.to ?? 0);
+}
+
+/** 0 when the endpoint has not said how much it read. */
+function countOf(usage: SessionEventData<"model.request_end">["usage"]): number {
   const read =
     usage.input_tokens + usage.cache_creation_input_tokens + usage.cache_read_input_tokens;
-  // The endpoint has not said how much it read.
-  if (read === 0) return whole;
-  const counted = read + usage.output_tokens;
-  const since = visible.filter((event) => event.seq > last.seq && !UNSHOWN.has(event.type));
-  return counted + estimateTokens(since.map((event) => event.data));
+  return read === 0 ? 0 : read + usage.output_tokens;
+}
+
+/** Estimates what a model is shown of the events after a seq. Each event is measured at most once. */
+function tokensAfter(events: readonly SessionEvent[], upto: number): (seq: number) => number {
+  const sizes = new Map<SessionEvent, number>();
+  const limits = events.flatMap((event) =>
+    event.type === "model.request_start" && event.data.result_chars !== undefined
+      ? [{ upto: event.data.upto, chars: event.data.result_chars }]
+      : [],
+  );
+  const resultChars = (seq: number) =>
+    Math.min(
+      LIMITS.toolResultChars,
+      ...limits.flatMap((limit) => (limit.upto >= seq && limit.upto <= upto ? [limit.chars] : [])),
+    );
+  const sizeOf = (event: SessionEvent) => {
+    const size = sizes.get(event) ?? shownChars(event, resultChars(event.seq));
+    sizes.set(event, size);
+    return size;
+  };
+  return (seq) => {
+    const shown = events.filter((event) => event.seq > seq && event.seq <= upto);
+    return Math.ceil(shown.reduce((sum, event) => sum + sizeOf(event), 0) / CHARS_PER_TOKEN);
+  };
+}
+
+/** Brackets, quotes and names around a block. */
+const BLOCK_CHARS = 50;
+
+/** JSON characters of what an event adds to the messages. The answer holds what an intent says. */
+function shownChars({ type, data }: SessionEvent, resultChars: number): number {
+  switch (type) {
+    case "user.message":
+    case "system.message":
+      return jsonChars(data.content) + BLOCK_CHARS;
+    case "user.custom_tool_result":
+      return Math.min(jsonChars(data.content), resultChars) + 2 * BLOCK_CHARS;
+    case "tool.result":
+      return shortenedChars(data.content, resultChars) + 2 * BLOCK_CHARS;
+    case "model.request_end":
+      return jsonChars(data.message) + BLOCK_CHARS;
+    default:
+      return 0;
+  }
+}
+
+function shortenedChars(content: string, limit: number): number {
+  return jsonChars(content.length <= limit ? content : content.slice(0, limit));
+}
+
+function jsonChars(value: unknown): number {
+  return (JSON.stringify(value) ?? "").length;
 }
 
 /**
@@ -121,17 +174,15 @@ export function contextTokens(
  * `upto` covers every result of the requests before it and nothing of its own.
  */
 function cutPoints(events: readonly SessionEvent[], upto: number): number[] {
-  const compactedTo = events.reduce(
-    (to, event) =>
-      event.type === "context.compacted" && event.seq <= upto ? Math.max(to, event.data.to) : to,
-    0,
-  );
+  const compactedTo = lastCompaction(events, upto)?.data.to ?? 0;
+  // Before the first answer of all there is nothing that a summary could be made of.
+  const first =
+    compactedTo > 0 ? undefined : events.find((event) => event.type === "model.request_end");
   const starts = new Map(
     events.flatMap((event) =>
       event.type === "model.request_start" ? [[event.data.req, event.data.upto] as const] : [],
     ),
   );
-  const first = events.find((event) => event.type === "model.request_end");
   return events.flatMap((event) => {
     if (event.type !== "model.request_end" || event.seq > upto || event === first) return [];
     const cut = starts.get(event.data.req);
@@ -139,8 +190,20 @@ function cutPoints(events: readonly SessionEvent[], upto: number): number[] {
   });
 }
 
-function eventsAfter(events: readonly SessionEvent[], to: number): SessionEvent[] {
-  return events.filter((event) => event.seq > to || event.type === "model.request_start");
+type Compaction = Extract<SessionEvent, { type: "context.compacted" }>;
+
+function lastCompaction(events: readonly SessionEvent[], upto: number): Compaction | undefined {
+  const found = events.findLast((event) => event.type === "context.compacted" && event.seq <= upto);
+  return found?.type === "context.compacted" ? found : undefined;
+}
+
+/** The last summary, where what it replaced stood: it may have been made after events that stay. */
+function withSummaryInPlace(events: readonly SessionEvent[]): SessionEvent[] {
+  const compaction = lastCompaction(events, Number.POSITIVE_INFINITY);
+  const others = events.filter(({ type }) => type !== "context.compacted");
+  return compaction === undefined
+    ? others
+    : [{ ...compaction, seq: compaction.data.to }, ...others];
 }
 
 const INSTRUCTION =
@@ -148,6 +211,17 @@ const INSTRUCTION =
   "Keep the task and every instruction that still holds, decisions and why they were taken, " +
   "the state of files and other work, what was tried and failed, names and values that are still needed, " +
   "and what remains to be done. Answer with the summary only and call no tool.";
+
+/** Longest summary in the log, whatever the model answers: an event has a limit. */
+const SUMMARY_CHARS = 60_000;
+
+/** What the model answered, as a summary; empty when it said nothing. */
+export function summaryOf(content: readonly Block[]): string {
+  const texts = content.map(({ type, text }) =>
+    type === "text" && typeof text === "string" ? text : "",
+  );
+  return headAndTail(texts.join("\n").trim().toWellFormed(), SUMMARY_CHARS);
+}
 
 /**
  * The request for a summary of the events up to `to`: the same prefix as always, so it is cached. When
@@ -165,9 +239,10 @@ export function summaryRequest(
   room: number,
 ): ModelRequest {
   const free = room - estimateTokens(base.tools) - estimateTokens(base.system ?? "");
-  const fits = estimateTokens(buildTranscript(events, to)) <= free;
-  const chars = fits ? undefined : (charsToFit(events, to, free) ?? MIN_RESULT_CHARS);
-  const messages: ModelMessage[] = buildTranscript(events, to, chars).map((message, index, all) =>
+  const seen = withSummaryInPlace(events);
+  const fits = estimateTokens(buildTranscript(seen, to)) <= free;
+  const chars = fits ? undefined : (charsToFit(seen, to, free) ?? MIN_RESULT_CHARS);
+  const messages: ModelMessage[] = buildTranscript(seen, to, chars).map((message, index, all) =>
     index === all.length - 1
       ? { ...message, content: [...message.content, { type: "text", text: INSTRUCTION }] }
       : message,

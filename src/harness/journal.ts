@@ -1,21 +1,33 @@
 import { parseExact } from "../protocol/exact-json.ts";
-import type { NewSessionEvent, SessionEvent } from "../protocol/session-event.ts";
+import type { NewSessionEvent, SessionEvent, SessionEventData } from "../protocol/session-event.ts";
 import { withDeadline } from "../runtime/abort.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { AppError, describeError } from "../runtime/errors.ts";
+import { heapBytes } from "../runtime/heap-bytes.ts";
 import type {
   EmitResult,
+  EventQuery,
   Lease,
   LeaseEmitOptions,
   NewEvent,
   Release,
+  StoredEvent,
 } from "../sessions/session-log.ts";
-import { applyEvent, emptyState, type SessionState } from "./session-state.ts";
+import type { MemoryShare } from "./memory-budget.ts";
+import {
+  applyEvent,
+  emptyState,
+  SANDBOX_TYPES,
+  type SandboxRecord,
+  type SessionState,
+  sandboxesAt,
+  stateAfter,
+} from "./session-state.ts";
 import { parseEvent } from "./stored-events.ts";
 
 /** Longer than any retry of the store itself; a verb that hangs must not keep a lease alive for ever. */
 const VERB_DEADLINE_MS = 30_000;
-/** Reading a whole log takes longer than one verb. */
+/** Reading a long log takes longer than one verb; so does waiting until there is room for it. */
 const READ_DEADLINE_MS = 120_000;
 
 /**
@@ -28,25 +40,41 @@ export class Journal {
   readonly broken: AbortSignal;
   readonly #lease: Lease;
   readonly #clock: Clock;
+  readonly #memory: MemoryShare | undefined;
   readonly #break = new AbortController();
   readonly #listeners = new Set<() => void>();
   #tail: Promise<unknown> = Promise.resolve();
   #stopListening = () => {};
   #ownFrom = Number.POSITIVE_INFINITY;
 
-  constructor(deps: { lease: Lease; clock: Clock }) {
+  constructor(deps: { lease: Lease; clock: Clock; memory?: MemoryShare }) {
     this.#lease = deps.lease;
     this.#clock = deps.clock;
+    this.#memory = deps.memory;
     this.broken = this.#break.signal;
   }
 
-  /** Reads the whole log and follows it from then on. */
+  /** Reads the log, from its last compaction on where that is enough, and follows it from then on. */
   async load(): Promise<void> {
+    await this.#memory?.begin();
     this.#stopListening = this.#lease.onEvents((tail) => {
       if (tail > this.state.seq) this.#follow();
     });
-    await this.refresh();
+    await this.#exclusive("reading the log", READ_DEADLINE_MS, async () => {
+      await this.#readTail();
+      await this.#read();
+    });
+    this.#memory?.hold(this.state.bytes);
     this.#ownFrom = this.state.seq + 1;
+  }
+
+  /** Events that were folded, also those that have left the state; as the log has them. */
+  async *history(query: Pick<EventQuery, "after" | "before" | "reverse">) {
+    const before = Math.min(query.before ?? Number.POSITIVE_INFINITY, this.state.seq + 1);
+    for await (const stored of this.#lease.getEvents({ ...query, before })) {
+      const event = parseEvent(stored);
+      if (event !== undefined) yield event;
+    }
   }
 
   /** Folds what others have appended. */
@@ -124,6 +152,55 @@ export class Journal {
     });
   }
 
+  /** Folds the log's end, read backwards to what its last compaction replaces; without one, all of it. */
+  async #readTail(): Promise<void> {
+    const tail: StoredEvent[] = [];
+    let compaction: SessionEventData<"context.compacted"> | undefined;
+    let bytes = 0;
+    for await (const stored of this.#lease.getEvents({ reverse: true })) {
+      if (stored.seq <= (compaction?.to ?? 0)) break;
+      tail.push(stored);
+      bytes += heapBytes(stored.data);
+      await this.#memory?.reserve(bytes);
+      if (stored.type !== "context.compacted") continue;
+      const event = parseEvent(stored);
+      if (event?.type === "context.compacted") compaction ??= event.data;
+    }
+    const last = tail[0];
+    if (last === undefined) return;
+    await this.#stepTo(last);
+    if (compaction !== undefined) {
+      const { to, sandboxes = await this.#sandboxesUpTo(to) } = compaction;
+      Object.assign(this.state, stateAfter(to, sandboxes));
+    }
+    // From the end of the array, so that each is freed as soon as it is folded.
+    for (let next = tail.pop(); next !== undefined; next = tail.pop()) {
+      this.#fold(next.seq, parseEvent(next));
+    }
+  }
+
+  /** For a compaction that does not say: an earlier version wrote it. */
+  async #sandboxesUpTo(to: number): Promise<SandboxRecord[]> {
+    const state = emptyState();
+    for await (const stored of this.#lease.getEvents({ before: to + 1, dataOf: SANDBOX_TYPES })) {
+      const event = SANDBOX_TYPES.has(stored.type) ? parseEvent(stored) : undefined;
+      if (event !== undefined) applyEvent(state, event);
+    }
+    return sandboxesAt(state, to);
+  }
+
+  /** Reading backwards moves no position: the last event is read once more, and must be the same. */
+  async #stepTo(last: StoredEvent): Promise<void> {
+    const query = { after: last.seq - 1, before: last.seq + 1 };
+    for await (const again of this.#lease.getEvents(query)) {
+      if (again.id === last.id) return;
+    }
+    throw new AppError(
+      "SESSION_REWOUND",
+      `the log of ${this.#lease.ref.id} changed while it was read`,
+    );
+  }
+
   async #read(): Promise<void> {
     const before = this.state.seq;
     for await (const stored of this.#lease.getEvents({ after: before })) {
@@ -151,6 +228,7 @@ export class Journal {
   }
 
   #announce(): void {
+    this.#memory?.hold(this.state.bytes);
     for (const listener of this.#listeners) listener();
   }
 

@@ -26,7 +26,7 @@ export function createHarnessMetrics(registry: Registry) {
   };
   for (const outcome of ["fresh", "takeover"]) metrics.claims.inc({ outcome }, 0);
   for (const cause of ["lease_expired"]) metrics.takeovers.inc({ cause }, 0);
-  for (const outcome of ["released", "handed_over", "lost", "failed"]) {
+  for (const outcome of ["released", "handed_over", "shed", "lost", "failed"]) {
     metrics.sessionEnds.inc({ outcome }, 0);
   }
   metrics.modelRequests.inc({ outcome: "ok", error_type: "" }, 0);
@@ -67,7 +67,7 @@ function workerMetrics(registry: Registry) {
     }),
     sessionEnds: new Counter({
       name: "drover_harness_session_ends_total",
-      help: "How this worker's hold of a session ended, by outcome.",
+      help: "How this worker's hold of a session ended, by outcome; shed: it made room for others.",
       labelNames: ["outcome"],
       registers,
     }),
@@ -79,6 +79,16 @@ function workerMetrics(registry: Registry) {
     capacity: new Gauge({
       name: "drover_harness_capacity",
       help: "Sessions this worker can hold.",
+      registers,
+    }),
+    memoryBudget: new Gauge({
+      name: "drover_harness_memory_budget_bytes",
+      help: "Bytes of events that all sessions of this worker may keep together.",
+      registers,
+    }),
+    memoryHeld: new Gauge({
+      name: "drover_harness_memory_held_bytes",
+      help: "Bytes of events that the sessions of this worker keep, as estimated.",
       registers,
     }),
     state: new Gauge({

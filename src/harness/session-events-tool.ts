@@ -38,24 +38,34 @@ export const sessionEventsDeclaration: ModelTool = {
   },
 };
 
-export function readSessionEvents(
-  events: readonly SessionEvent[],
+/** The session's events between exclusive bounds, in order or reversed. */
+export type History = (query: {
+  after?: number;
+  before?: number;
+  reverse: boolean;
+}) => AsyncIterable<SessionEvent>;
+
+export async function readSessionEvents(
+  history: History,
   rawInput: unknown,
-): { content: string; isError: boolean } {
+): Promise<{ content: string; isError: boolean }> {
   const parsed = input.safeParse(withPlainNumbers(rawInput));
   if (!parsed.success) {
     return { content: `Invalid input. ${z.prettifyError(parsed.error)}`, isError: true };
   }
   const { after, before, limit = DEFAULT_LIMIT } = parsed.data;
-  const matching = events.filter(
-    (event) =>
-      event.seq > (after ?? 0) &&
-      event.seq < (before ?? Number.POSITIVE_INFINITY) &&
-      isTelling(event),
-  );
-  const slice = after === undefined ? matching.slice(-limit) : matching.slice(0, limit);
-  if (slice.length === 0) return { content: "No events in this range.", isError: false };
-  return { content: slice.map(line).join("\n"), isError: false };
+  const reverse = after === undefined;
+  const bounds = {
+    ...(after === undefined ? {} : { after }),
+    ...(before === undefined ? {} : { before }),
+  };
+  const lines: string[] = [];
+  for await (const event of history({ ...bounds, reverse })) {
+    if (isTelling(event)) lines.push(line(event));
+    if (lines.length === limit) break;
+  }
+  if (lines.length === 0) return { content: "No events in this range.", isError: false };
+  return { content: (reverse ? lines.toReversed() : lines).join("\n"), isError: false };
 }
 
 const MACHINERY = new Set<SessionEvent["type"]>([

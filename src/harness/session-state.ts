@@ -1,9 +1,14 @@
 import type { IdleReason, SessionEvent, SessionEventData } from "../protocol/session-event.ts";
+import { heapBytes } from "../runtime/heap-bytes.ts";
 import { isUnfinished } from "./stop-reasons.ts";
 
 /**
  * What the log says about a session, as a fold of its events: the same events give the same state
  * on every worker. Nothing here knows who executes what.
+ *
+ * Only what later steps need is kept. A compaction replaces the events up to its `to` for the model;
+ * they leave the state too, and what must be known of them beyond that are facts about calls that
+ * are still open and about sandboxes.
  */
 
 export interface ToolCall {
@@ -35,7 +40,12 @@ export interface SandboxRecord {
 }
 
 export interface SessionState {
+  /** What the next request is made from: in the order of the log, without what a compaction replaced. */
   events: SessionEvent[];
+  /** What `events` take up in memory, roughly. */
+  bytes: number;
+  /** Every event up to here has left `events`, or was never read. */
+  compactedTo: number;
   /** Last seq folded. */
   seq: number;
   createdAt: number;
@@ -52,7 +62,7 @@ export interface SessionState {
   /** Last event that a status_idle has to answer. */
   activitySeq: number;
   idle: { seq: number; reason: IdleReason } | undefined;
-  /** In the order of their intents. */
+  /** In the order of their intents; settled ones that a compaction replaced are gone. */
   calls: Map<string, ToolCall>;
   sandboxes: Map<string, SandboxRecord[]>;
   suspended: boolean;
@@ -63,6 +73,8 @@ export interface SessionState {
 export function emptyState(): SessionState {
   return {
     events: [],
+    bytes: 0,
+    compactedTo: 0,
     seq: 0,
     createdAt: 0,
     openRequest: undefined,
@@ -85,6 +97,7 @@ export function emptyState(): SessionState {
 /** Adds the next event, in place. */
 export function applyEvent(state: SessionState, event: SessionEvent): void {
   state.events.push(event);
+  state.bytes += heapBytes(event.data);
   state.seq = event.seq;
   if (state.createdAt === 0) state.createdAt = event.ts;
   if (isActivity(event)) state.activitySeq = event.seq;
@@ -130,9 +143,11 @@ export function applyEvent(state: SessionState, event: SessionEvent): void {
     case "session.terminated":
       state.terminated = true;
       return;
+    case "context.compacted":
+      forget(state, event);
+      return;
     case "session.created":
     case "system.message":
-    case "context.compacted":
     case "session.error":
       return;
   }
@@ -257,6 +272,85 @@ function applySandbox(
     }
   }
 }
+
+type Compaction = EventOf<"context.compacted">;
+
+/** Drops what a compaction replaces, except what later steps ask for. */
+function forget(state: SessionState, compaction: Compaction): void {
+  const { to } = compaction.data;
+  state.compactedTo = Math.max(state.compactedTo, to);
+  const answered = new Set(
+    state.events.flatMap((event) =>
+      event.type === "model.request_end" && event.seq > to ? [event.data.req] : [],
+    ),
+  );
+  state.events = state.events.filter((event) => {
+    if (event === compaction) return true;
+    if (event.type === "context.compacted") return false;
+    if (event.seq > to) return true;
+    // It says what an answer that stays had seen.
+    return event.type === "model.request_start" && answered.has(event.data.req);
+  });
+  state.bytes = state.events.reduce((sum, event) => sum + heapBytes(event.data), 0);
+  for (const [id, call] of state.calls) {
+    if (call.seq <= to && call.result !== undefined) state.calls.delete(id);
+  }
+  for (const [hand, records] of state.sandboxes) {
+    state.sandboxes.set(hand, records.filter(isNeededAfter(to)));
+  }
+}
+
+/** A sandbox that ended before takes no later call; the last one still says which number comes next. */
+function isNeededAfter(to: number) {
+  return ({ ended }: SandboxRecord, index: number, all: readonly SandboxRecord[]) =>
+    ended === undefined || ended.seq > to || index === all.length - 1;
+}
+
+/** The sandboxes as the events up to `to` tell of them: what a compaction carries. */
+export function sandboxesAt(state: SessionState, to: number): SandboxRecord[] {
+  return [...state.sandboxes.values()].flatMap((records) =>
+    records
+      .filter(({ requestedSeq }) => requestedSeq <= to)
+      .map(({ provisioned, ended, ...asked }) => ({
+        ...asked,
+        ...(provisioned === undefined || provisioned.seq > to ? {} : { provisioned }),
+        ...(ended === undefined || ended.seq > to ? {} : { ended }),
+      }))
+      .filter(isNeededAfter(to)),
+  );
+}
+
+/**
+ * The state from which a worker goes on that reads the log only from `to` on. The harness cuts where
+ * a request was about to be made: then all before was seen, no call was open, and nothing had stopped
+ * or suspended the session. Answers that were cut before there are not counted any more.
+ */
+export function stateAfter(
+  to: number,
+  sandboxes: NonNullable<Compaction["data"]["sandboxes"]>,
+): SessionState {
+  const records = sandboxes.map(({ provisioned, ended, ...asked }) => ({
+    ...asked,
+    ...(provisioned === undefined ? {} : { provisioned }),
+    ...(ended === undefined ? {} : { ended }),
+  }));
+  return {
+    ...emptyState(),
+    seq: to,
+    compactedTo: to,
+    seenUpto: to,
+    attemptedUpto: to,
+    sandboxes: new Map(Map.groupBy(records, ({ hand }) => hand)),
+  };
+}
+
+/** Events that say what became of a sandbox. */
+export const SANDBOX_TYPES: ReadonlySet<string> = new Set<SessionEvent["type"]>([
+  "sandbox.requested",
+  "sandbox.provisioned",
+  "sandbox.lost",
+  "sandbox.released",
+]);
 
 export type LiveSandbox = SandboxRecord & {
   provisioned: NonNullable<SandboxRecord["provisioned"]>;

@@ -119,7 +119,7 @@ export class ToolRound {
     if (target === "sandbox" && mayHaveStarted(call)) return await this.#inSandbox(call);
     if (duty === "cancel") return texts.interrupted;
     if (target === "mcp") return await this.#onServer(call);
-    if (target === "harness") return this.#here(call);
+    if (target === "harness") return await this.#here(call);
     return texts.knownError(`There is nobody to run "${call.intent.name}".`);
   }
 
@@ -164,9 +164,10 @@ export class ToolRound {
     }
   }
 
-  #here(call: ToolCall): CallOutcome {
-    const { events } = this.#deps.journal.state;
-    return { ...readSessionEvents(events, call.intent.input), outcome: "known" };
+  async #here(call: ToolCall): Promise<CallOutcome> {
+    const { journal } = this.#deps;
+    const read = await readSessionEvents((query) => journal.history(query), call.intent.input);
+    return { ...read, outcome: "known" };
   }
 
   /** Aborts when an interrupt or a stop is in the log. */

@@ -1,6 +1,6 @@
 import type { NewSessionEvent, SessionEventData } from "../protocol/session-event.ts";
 import { hasCode } from "../runtime/errors.ts";
-import { estimateTokens, planCompaction, summaryRequest } from "./compaction.ts";
+import { estimateTokens, planCompaction, summaryOf, summaryRequest } from "./compaction.ts";
 import { DeltaPublisher } from "./delta-publisher.ts";
 import {
   type Block,
@@ -14,7 +14,7 @@ import {
 import * as texts from "./outcome-texts.ts";
 import { recordedAnswer } from "./recorded-answer.ts";
 import { newEvent, type RunContext, resultEvent } from "./run-context.ts";
-import type { SessionState } from "./session-state.ts";
+import { type SessionState, sandboxesAt } from "./session-state.ts";
 import { isUnfinished, MAX_CONTINUATIONS } from "./stop-reasons.ts";
 import type { SessionTokens } from "./tokens.ts";
 import type { ToolCatalog } from "./tools.ts";
@@ -309,12 +309,14 @@ export async function compactIfNeeded(
   try {
     const signal = AbortSignal.any([interrupt.signal, signals.hard, signals.dead]);
     const answer = await streamAnswer(deps, request, unseen, signal);
-    const summary = answer.content.map(textOf).join("\n").trim();
+    const summary = summaryOf(answer.content);
     if (summary === "") {
       const error = new ModelError("malformed", "the model answered without a summary");
       return { kind: "failed", error };
     }
-    await journal.append([newEvent(rng, "context.compacted", { from: 1, to: plan.to, summary })]);
+    const { to } = plan;
+    const sandboxes = sandboxesAt(journal.state, to);
+    await journal.append([newEvent(rng, "context.compacted", { from: 1, to, summary, sandboxes })]);
     return { kind: "compacted" };
   } catch (error) {
     signals.dead.throwIfAborted();
@@ -325,8 +327,4 @@ export async function compactIfNeeded(
   } finally {
     interrupt.close();
   }
-}
-
-function textOf(block: Block): string {
-  return block.type === "text" && typeof block.text === "string" ? block.text : "";
 }

@@ -5,11 +5,13 @@ import type { Clock } from "../runtime/clock.ts";
 import { codeOf, describeError, hasCode } from "../runtime/errors.ts";
 import type { Runnable } from "../runtime/group.ts";
 import type { Logger } from "../runtime/logger.ts";
+import type { ProcessMemory } from "../runtime/process-memory.ts";
 import type { Rng } from "../runtime/rng.ts";
 import type { Lease, WakeQueue } from "../sessions/session-log.ts";
 import type { EdgeLocator } from "./edge-address.ts";
 import { Journal, toNewEvent } from "./journal.ts";
 import type { McpHands } from "./mcp-hands.ts";
+import { MemoryBudget, type MemoryShare, MemoryShortError } from "./memory-budget.ts";
 import type { HarnessMetrics } from "./metrics.ts";
 import type { Model } from "./model.ts";
 import { newEvent, type RunSignals } from "./run-context.ts";
@@ -33,6 +35,7 @@ export interface WorkerDeps {
   edge?: EdgeLocator | undefined;
   /** Made once per session. */
   mcp: (tokens: SessionTokens) => McpHands;
+  memory: ProcessMemory;
   clock: Clock;
   rng: Rng;
   logger: Logger;
@@ -64,6 +67,8 @@ const BREAK_OFF_MS = 10_000;
 /** Failures in a row after which a session is told and left idle. */
 const GIVE_UP_AFTER = 5;
 
+const FAILED_OFTEN = "the harness failed on this session several times; its own log says why";
+
 /** Claims sessions and works on them until the signal aborts; then hands them over and resolves. */
 export function createWorker(deps: WorkerDeps): Worker {
   return new HarnessWorker(deps);
@@ -75,6 +80,7 @@ class HarnessWorker implements Worker {
   readonly #options: WorkerOptions;
   readonly #sessions = new Map<Promise<void>, Lease>();
   readonly #failures = new Map<string, number>();
+  readonly #budget: MemoryBudget;
   readonly #leave = new AbortController();
   readonly #hard = new AbortController();
   #state: WorkerState = "starting";
@@ -83,7 +89,9 @@ class HarnessWorker implements Worker {
   constructor(deps: WorkerDeps) {
     this.#deps = deps;
     this.#options = { ...DEFAULTS, ...deps.options };
+    this.#budget = new MemoryBudget({ heapLimit: deps.memory.heapLimit, clock: deps.clock });
     deps.metrics.capacity.set(this.#options.concurrency);
+    deps.metrics.memoryBudget.set(this.#budget.limit);
     this.#enter("starting");
   }
 
@@ -97,20 +105,41 @@ class HarnessWorker implements Worker {
 
   async run(signal: AbortSignal): Promise<void> {
     this.#enter("running");
+    const stopWatching = this.#watchMemory();
     try {
-      const capacity = () => this.#options.concurrency - this.#sessions.size;
+      const capacity = () => this.#capacity();
       for await (const lease of this.#deps.queue.claim({ capacity, signal })) this.#start(lease);
     } catch (error) {
       this.#enter("failed");
       this.#leave.abort();
       await this.#drain();
       throw error;
+    } finally {
+      stopWatching();
     }
     this.#enter("draining");
     this.#stoppingSince = this.#deps.clock.monotonic();
     this.#leave.abort();
     await this.#drain();
     this.#enter("stopped");
+  }
+
+  #capacity(): number {
+    const { concurrency } = this.#options;
+    this.#deps.metrics.memoryHeld.set(this.#budget.used);
+    return Math.min(concurrency - this.#sessions.size, this.#budget.capacity());
+  }
+
+  #watchMemory(): () => void {
+    const { memory, logger } = this.#deps;
+    return memory.onCollection((usage) => {
+      const count = this.#budget.collected(usage);
+      if (count === 0) return;
+      logger.warn(
+        { count, liveHeap: usage.liveHeap, containerShare: usage.containerShare },
+        "memory is short, a session is given to another worker",
+      );
+    });
   }
 
   #enter(state: WorkerState): void {
@@ -138,36 +167,49 @@ class HarnessWorker implements Worker {
     const { clock, metrics } = this.#deps;
     const logger = this.#deps.logger.child({ sessionId: lease.ref.id, epoch: lease.epoch });
     logger.info({ attempt: lease.takeover }, "session claimed");
+    const share = this.#budget.open();
     try {
-      const end = await this.#work(lease, logger);
+      const end = await this.#work(lease, logger, share);
       this.#failures.delete(lease.ref.id);
-      metrics.sessionEnds.inc({ outcome: end });
-      if (end === "handed_over") {
+      const outcome = end === "handed_over" && !this.#leave.signal.aborted ? "shed" : end;
+      metrics.sessionEnds.inc({ outcome });
+      if (outcome === "handed_over") {
         metrics.handoverDuration.observe((clock.monotonic() - this.#stoppingSince) / 1000);
       }
-      logger.info({ reason: end }, "session given up");
+      logger.info({ reason: outcome }, "session given up");
     } catch (error) {
       if (lease.lost.aborted || hasCode(error, "SESSION_LEASE_LOST")) {
         metrics.sessionEnds.inc({ outcome: "lost" });
         logger.info("lease lost, session left alone");
         return;
       }
+      if (error instanceof MemoryShortError) {
+        metrics.sessionEnds.inc({ outcome: "shed" });
+        logger.warn({ reason: error.kind, err: error.message }, "no memory for the session");
+        await this.#withoutRoom(lease, error, logger);
+        return;
+      }
       metrics.sessionEnds.inc({ outcome: "failed" });
       logger.error({ err: describeError(error), reason: codeOf(error) }, "session failed");
       await this.#putAside(lease, logger);
     } finally {
+      share.close();
       // A lease that nobody works under and nobody released would be renewed for ever.
       lease.abandon();
     }
   }
 
-  async #work(lease: Lease, logger: Logger): Promise<"released" | "handed_over"> {
+  async #work(
+    lease: Lease,
+    logger: Logger,
+    memory: MemoryShare,
+  ): Promise<"released" | "handed_over"> {
     const { clock, rng, metrics, model, sandboxClient, edge } = this.#deps;
-    const journal = new Journal({ lease, clock });
+    const journal = new Journal({ lease, clock, memory });
     const signals: RunSignals = {
       dead: AbortSignal.any([lease.lost, journal.broken]),
-      leave: this.#leave.signal,
-      hard: this.#hard.signal,
+      leave: AbortSignal.any([this.#leave.signal, memory.leave]),
+      hard: AbortSignal.any([this.#hard.signal, memory.hard]),
     };
     const tokens = new LeaseTokens({ source: this.#deps.tokens, lease, clock });
     const mcp = this.#deps.mcp(tokens);
@@ -198,6 +240,22 @@ class HarnessWorker implements Worker {
     }
   }
 
+  /** Leaves the session to whoever has room, or says in its log that nobody has. */
+  async #withoutRoom(lease: Lease, { kind, message }: MemoryShortError, logger: Logger) {
+    const { clock } = this.#deps;
+    try {
+      await withDeadline(clock, BREAK_OFF_MS, "giving a session up", async () => {
+        if (kind === "no_room") await lease.release({ kind: "requeue" });
+        else {
+          await readOn(lease);
+          await this.#reportFailure(lease, message);
+        }
+      });
+    } catch (error) {
+      logger.warn({ err: describeError(error) }, "session without room could not be released");
+    }
+  }
+
   /** Gives a failed session up with a delay; after several failures says so in its log and stops. */
   async #putAside(lease: Lease, logger: Logger): Promise<void> {
     const { clock, rng } = this.#deps;
@@ -206,7 +264,7 @@ class HarnessWorker implements Worker {
     try {
       await withDeadline(clock, BREAK_OFF_MS, "putting a failed session aside", async () => {
         await readOn(lease);
-        if (failures >= GIVE_UP_AFTER) await this.#reportFailure(lease);
+        if (failures >= GIVE_UP_AFTER) await this.#reportFailure(lease, FAILED_OFTEN);
         else {
           const delayMs = Math.ceil(backoffMs(failures, this.#options.failureBackoff, rng));
           await lease.release({ kind: "after", delayMs });
@@ -218,11 +276,11 @@ class HarnessWorker implements Worker {
     }
   }
 
-  async #reportFailure(lease: Lease): Promise<void> {
+  async #reportFailure(lease: Lease, message: string): Promise<void> {
     const { rng } = this.#deps;
     const error = newEvent(rng, "session.error", {
       type: "unknown_error",
-      message: "the harness failed on this session several times; its own log says why",
+      message,
       retry_status: "exhausted",
     });
     const idle = newEvent(rng, "session.status_idle", { stop_reason: "retries_exhausted" });

@@ -20,6 +20,7 @@ import { AppError, codeOf, hasCode } from "../runtime/errors.ts";
 import { type Runnable, runGroup } from "../runtime/group.ts";
 import type { Logger } from "../runtime/logger.ts";
 import { createRegistry, type Registry } from "../runtime/metrics.ts";
+import { systemMemory } from "../runtime/process-memory.ts";
 import type { Rng } from "../runtime/rng.ts";
 import { VERSION } from "../runtime/version.ts";
 import { parseScripts } from "../scripted-model/script.ts";
@@ -152,6 +153,7 @@ async function runSessions(
     edge: { url: () => Promise.resolve(services.edgeUrl) },
     mcp: (tokens) =>
       new SidecarMcpHands({ sidecarUrl: services.proxyUrl, tokens, clock, fetch, logger }),
+    memory: systemMemory,
     clock,
     rng,
     logger,

@@ -58,6 +58,18 @@ export const ERROR_TYPES = [
 const hand = z.string().min(1).max(63);
 const generation = z.int().min(1);
 
+/** One sandbox as the events up to some point tell of it. */
+const sandboxFacts = z.object({
+  hand,
+  generation,
+  requestedSeq: z.int().min(1),
+  requestedAt: z.int(),
+  provisioned: z
+    .object({ seq: z.int().min(1), sandboxId: z.string(), address: z.string() })
+    .optional(),
+  ended: z.object({ seq: z.int().min(1), reason: z.string(), message: z.string() }).optional(),
+});
+
 export const sessionEventData = {
   "session.created": z.object({ agent: z.string(), agentRevision: z.string() }),
   "user.message": z.object({ content: z.array(textBlock).min(1) }),
@@ -143,6 +155,11 @@ export const sessionEventData = {
     from: z.int().min(1),
     to: z.int().min(1),
     summary: z.string(),
+    /**
+     * The sandboxes as they were after event `to`: all that a worker needs to know of the events up
+     * to there. Without it the log is looked through for them.
+     */
+    sandboxes: z.array(sandboxFacts).optional(),
   }),
   "session.status_idle": z.object({ stop_reason: z.enum(IDLE_REASONS) }),
   "session.terminated": z.object({ reason: z.enum(TERMINATE_REASONS) }),

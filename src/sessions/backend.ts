@@ -102,6 +102,8 @@ export interface Page {
   before?: Seq;
   limit: number;
   reverse: boolean;
+  /** See `EventQuery`. */
+  dataOf?: ReadonlySet<string> | undefined;
 }
 
 export interface Delta {

@@ -74,6 +74,8 @@ export interface EventQuery {
   before?: Seq;
   limit?: number;
   reverse?: boolean;
+  /** Events of other types may come with `data: null`: for a look through a long log that needs few. */
+  dataOf?: ReadonlySet<string>;
   signal?: AbortSignal;
 }
 

@@ -238,6 +238,19 @@ export function describeSessionLog(name: string, open: () => Promise<StoreUnderT
         expect(await seqs({ limit: 0 })).toEqual([]);
       });
 
+      it("a look through a log may leave out the data of other types", async () => {
+        const { log } = await setUp();
+        const ref = newRef();
+        const events = [message("a"), event("sandbox.lost", { generation: 1 }), message("b")];
+        await log.createSession(newSession(ref, { events }));
+        const dataOf = new Set(["sandbox.lost"]);
+
+        const found = await all(log.getEvents(ref, { dataOf }));
+
+        expect(found.map(({ type }) => type)).toEqual(events.map(({ type }) => type));
+        expect(found[1]?.data).toEqual({ generation: 1 });
+      });
+
       it("a log longer than a page is read whole in both directions", async () => {
         const { log } = await setUp();
         const ref = newRef();

@@ -28,6 +28,7 @@ import { systemClock } from "../../src/runtime/clock.ts";
 import type { HttpServer } from "../../src/runtime/http.ts";
 import { createLogger, silentLogger } from "../../src/runtime/logger.ts";
 import { createRegistry, type Registry } from "../../src/runtime/metrics.ts";
+import { type ProcessMemory, systemMemory } from "../../src/runtime/process-memory.ts";
 import { systemRng } from "../../src/runtime/rng.ts";
 import { sandboxConfig } from "../../src/sandbox/config.ts";
 import { type SandboxDaemon, startSandboxDaemon } from "../../src/sandbox/daemon.ts";
@@ -60,6 +61,7 @@ export interface WorkerWrap {
   queue?: (queue: WakeQueue) => WakeQueue;
   sandboxClient?: (client: SandboxClient) => SandboxClient;
   mcp?: (tokens: SessionTokens) => McpHands;
+  memory?: ProcessMemory;
   options?: Partial<WorkerOptions>;
   model?: Model;
   modelTimeouts?: { firstByteMs: number; stallMs: number };
@@ -183,6 +185,7 @@ export class HarnessBed {
           clock: systemClock,
           logger,
         }),
+      memory: wrap.memory ?? systemMemory,
       clock: systemClock,
       rng: systemRng,
       logger: logger.child({ worker: this.#workers }),

@@ -64,6 +64,8 @@ const metrics: Record<string, string[]> = {
     drover_harness_capacity
     drover_harness_claims_total{outcome}
     drover_harness_handover_duration_seconds
+    drover_harness_memory_budget_bytes
+    drover_harness_memory_held_bytes
     drover_harness_session_ends_total{outcome}
     drover_harness_state{state}
     drover_harness_takeovers_total{cause}

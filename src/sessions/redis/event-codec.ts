@@ -37,30 +37,36 @@ export function encodeEvents(events: readonly NewEvent[]): string[] {
 
 type Entry = [id: string, fields: string[]];
 
-/** Entries as events; `payloadsOf` fetches what was kept aside, in the order asked. */
+/**
+ * Entries as events; `payloadsOf` fetches what was kept aside, in the order asked. With `dataOf` only
+ * these types get their data.
+ */
 export async function decodeEntries(
   entries: readonly Entry[],
   payloadsOf: (hashes: string[]) => Promise<(string | null)[]>,
+  dataOf?: ReadonlySet<string>,
 ): Promise<StoredEvent[]> {
-  const hashes = [...new Set(entries.flatMap(([, fields]) => referenceIn(fields[9] ?? "")))];
+  const isWanted = (fields: string[]) => dataOf === undefined || dataOf.has(fields[3] ?? "");
+  const wanted = entries.filter(([, fields]) => isWanted(fields));
+  const hashes = [...new Set(wanted.flatMap(([, fields]) => referenceIn(fields[9] ?? "")))];
   const found = hashes.length === 0 ? [] : await payloadsOf(hashes);
   const payloads = new Map(hashes.map((hash, i) => [hash, found[i] ?? null]));
   return entries.map(([id, fields]) => {
     const [, eventId = "", , type = "", , epoch = "0", , ts = "0", , inline = ""] = fields;
+    const head = {
+      id: eventId,
+      type,
+      seq: Number.parseInt(id, 10),
+      epoch: Number(epoch),
+      ts: Number(ts),
+    };
+    if (!isWanted(fields)) return { ...head, data: null };
     const [hash] = referenceIn(inline);
     const json = hash === undefined ? inline : payloads.get(hash);
     if (json === null || json === undefined) {
       throw new AppError("INTERNAL", `the payload of event ${eventId} is missing from Redis`);
     }
-    const data = parseExact(json);
-    return {
-      id: eventId,
-      type,
-      data,
-      seq: Number.parseInt(id, 10),
-      epoch: Number(epoch),
-      ts: Number(ts),
-    };
+    return { ...head, data: parseExact(json) };
   });
 }
 

@@ -104,9 +104,8 @@ export class PlainReads implements SessionPorts {
     const entries = page.reverse
       ? await this.#connection.xrevrange(keys.log, to, from, "COUNT", page.limit)
       : await this.#connection.xrange(keys.log, from, to, "COUNT", page.limit);
-    return await decodeEntries(entries, (hashes) =>
-      this.#connection.hmget(keys.payloads, ...hashes),
-    );
+    const payloadsOf = (hashes: string[]) => this.#connection.hmget(keys.payloads, ...hashes);
+    return await decodeEntries(entries, payloadsOf, page.dataOf);
   }
 }
 
