@@ -54,6 +54,17 @@ export function neverSent(why: string): CallOutcome {
   return knownError(`The call was not sent and had no effect: ${why}`);
 }
 
+/** Something other than a daemon's answer came from the sandbox. */
+export function notUnderstood(why: string, mayHaveRun: boolean): CallOutcome {
+  const what = `The environment gave an answer that cannot be used: ${why}.`;
+  if (!mayHaveRun) return knownError(`${what} The call was not sent and had no effect.`);
+  return {
+    content: `${what} The call may have had none, part or all of its effect. Check before repeating.`,
+    isError: true,
+    outcome: "unknown",
+  };
+}
+
 export function knownError(content: string): CallOutcome {
   return { content, isError: true, outcome: "known" };
 }

@@ -41,14 +41,14 @@ const INTENT = {
 const WHERE = { hand: "sandbox", generation: 1 };
 
 /** A log with one pending call for which a sandbox has been asked; its clock may be another's. */
-async function pendingCall(logClock = clock) {
+async function pendingCall(logClock = clock, timeoutMs = INTENT.input.timeout_ms) {
   const store = createMemorySessionStore({ clock: logClock, rng });
   const ref = newRef();
   await store.log.createSession(newSession(ref));
   const lease = await claim(store.queue("w").claim({ capacity: () => 1, signal: stop.signal }));
   for await (const _ of lease.getEvents());
   const events = [
-    newEvent(rng, "tool.intent", INTENT),
+    newEvent(rng, "tool.intent", { ...INTENT, input: { ...INTENT.input, timeout_ms: timeoutMs } }),
     newEvent(rng, "sandbox.requested", { ...WHERE, template: "t" }),
   ];
   return { lease, events, journal: new Journal({ lease, clock }) };
@@ -79,8 +79,8 @@ function handsOf(
 }
 
 /** The call with a live sandbox; `fate` is asked at each request, with the ms since the first. */
-async function rig(fate: (ms: number) => Fate) {
-  const { lease, events, journal } = await pendingCall();
+async function rig(fate: (ms: number) => Fate, timeoutMs = INTENT.input.timeout_ms) {
+  const { lease, events, journal } = await pendingCall(clock, timeoutMs);
   await journal.load();
   await journal.append([
     ...events,
@@ -191,6 +191,24 @@ describe("a sandbox", () => {
     expect(released).toBeUndefined();
     expect(answer).toMatchObject({ isError: true, outcome: "unknown" });
   });
+});
+
+describe("a sandbox that answers in turns", () => {
+  it.each([
+    ["started", "busy"],
+    ["started", "no connection"],
+    ["started", "lost answer"],
+  ] as const)(
+    "%s, %s: holds a call no longer than its own time limit allows",
+    async (one, other) => {
+      let asked = 0;
+      const { answer, afterMs } = await rig(() => (asked++ % 2 === 0 ? one : other), 30_000);
+
+      expect(answer).toMatchObject({ isError: true, outcome: "unknown" });
+      expect(afterMs).toBeLessThan(110_000);
+      expect(asked).toBeLessThan(120);
+    },
+  );
 });
 
 describe("a sandbox that has been asked for", () => {

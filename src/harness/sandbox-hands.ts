@@ -20,7 +20,9 @@ const START_SLACK_MS = 30_000;
 const UNREACHABLE_MS = 10_000;
 /** Without a token, or with a daemon too busy for the call, the sandbox itself is well: it is waited for. */
 const REFUSED_MS = 120_000;
+/** Until a call is tried again: this after the first failure, twice as long after each further one. */
 const RETRY_MS = 300;
+const MAX_RETRY_MS = 3000;
 const CANCEL_DEADLINE_MS = 10_000;
 /** File tools end by themselves long before; a daemon that never answers must not hold the turn. */
 const FILE_TOOL_DEADLINE_MS = 300_000;
@@ -57,6 +59,8 @@ export class SandboxHands {
   readonly #startingSince = new Map<string, number>();
   /** Start of the wait for a call that could not be sent, by call. */
   readonly #waitingSince = new Map<string, number>();
+  /** When a daemon first said that it has the call, by call. */
+  readonly #takenSince = new Map<string, number>();
   readonly #finished = new Map<string, string[]>();
 
   constructor(deps: SandboxHandsDeps) {
@@ -205,7 +209,9 @@ export class SandboxHands {
     const { address, sandboxId } = record.provisioned;
     if (cancel.aborted) return await this.#cancel(call, address, texts.interrupted);
     const late = new AbortController();
-    const stopTimer = clock.timer(deadlineOf(call), () => late.abort());
+    // The time of a call counts from when it was taken: a daemon cannot begin it again by answering in turns.
+    const spent = clock.monotonic() - (this.#takenSince.get(call.intent.id) ?? clock.monotonic());
+    const stopTimer = clock.timer(deadlineOf(call) - spent, () => late.abort());
     const lost = this.#watch(call, record);
     const stop = AbortSignal.any([cancel, leave, signals.dead, lost.signal, late.signal]);
     try {
@@ -223,6 +229,7 @@ export class SandboxHands {
         .execute(address, request, stop, () => {
           this.#downSince.delete(sandboxId);
           this.#waitingSince.delete(id);
+          if (!this.#takenSince.has(id)) this.#takenSince.set(id, clock.monotonic());
         })
         .catch((error: unknown) => {
           if (!wasSent && isUnsent(error)) this.#sent.delete(id);
@@ -271,50 +278,50 @@ export class SandboxHands {
     );
     const exchange = exchangeFailure(failure);
     if (exchange === "no_connection" || exchange === "silent") {
-      return await this.#afterSilence(record, stop);
+      return await this.#afterSilence(record, refusals, stop);
     }
     // Only an unbroken run of silence says that nobody is there.
     this.#downSince.delete(sandboxId);
+    if (exchange === "not_understood") {
+      return texts.notUnderstood(describeError(failure), this.#mayHaveRun(call));
+    }
     switch (codeOf(failure) ?? "") {
       case "UNAVAILABLE":
       case "TIMEOUT":
-        return await this.#waitToSend(call, failure, stop);
-      case "SESSION_LEASE_LOST":
-        throw failure;
-      case "SANDBOX_STALE_EPOCH":
-        throw new AppError("SESSION_LEASE_LOST", "a newer lease has used the sandbox", {
-          cause: failure,
-        });
+        return await this.#waitToSend(call, failure, refusals, stop);
       case "SANDBOX_BOUND":
         await this.#release(record, "bound_to_another_session");
         return "again";
       case "UNAUTHENTICATED":
       case "FORBIDDEN":
+      // Whether the lease is lost is for the log to say: a sandbox that claims it may lie.
+      case "SANDBOX_STALE_EPOCH":
         tokens.invalidate();
         if (refusals >= MAX_REFUSALS) return this.#refused(call, failure);
-        await this.#pause(stop);
+        await this.#pause(refusals, stop);
         return "again";
       case "OUTCOME_UNKNOWN":
         await journal.refresh();
         return call.result === undefined ? texts.outcomeUnknown : "settled";
       case "SANDBOX_INPUT_CHANGED":
+      case "NOT_FOUND":
       case "INPUT_INVALID":
       case "INPUT_TOO_LARGE":
         return texts.knownError(`The environment refused the call: ${describeError(failure)}`);
       default:
-        if (exchange === "no_token") return await this.#waitToSend(call, failure, stop);
-        throw failure;
+        if (exchange !== "no_token" || hasCode(failure, "SESSION_LEASE_LOST")) throw failure;
+        return await this.#waitToSend(call, failure, refusals, stop);
     }
   }
 
   /** Nobody answers at the sandbox's address: after a while of nothing else the sandbox is gone. */
-  async #afterSilence(record: LiveSandbox, stop: AbortSignal): Promise<"again"> {
+  async #afterSilence(record: LiveSandbox, refusals: number, stop: AbortSignal): Promise<"again"> {
     const { clock } = this.#deps;
     const { sandboxId } = record.provisioned;
     const since = this.#downSince.get(sandboxId) ?? clock.monotonic();
     this.#downSince.set(sandboxId, since);
     if (clock.monotonic() - since >= UNREACHABLE_MS) await this.#release(record, "Unreachable");
-    else await this.#pause(stop);
+    else await this.#pause(refusals, stop);
     return "again";
   }
 
@@ -322,6 +329,7 @@ export class SandboxHands {
   async #waitToSend(
     call: ToolCall,
     failure: unknown,
+    refusals: number,
     stop: AbortSignal,
   ): Promise<CallOutcome | "again"> {
     const { clock } = this.#deps;
@@ -329,7 +337,7 @@ export class SandboxHands {
     const since = this.#waitingSince.get(id) ?? clock.monotonic();
     this.#waitingSince.set(id, since);
     if (clock.monotonic() - since >= REFUSED_MS) return this.#refused(call, failure);
-    await this.#pause(stop);
+    await this.#pause(refusals, stop);
     return "again";
   }
 
@@ -342,8 +350,9 @@ export class SandboxHands {
     return !this.#deps.journal.isOwn(seq) || this.#sent.has(intent.id);
   }
 
-  async #pause(stop: AbortSignal): Promise<void> {
-    await this.#deps.clock.sleep(RETRY_MS, stop).catch(() => {});
+  async #pause(refusals: number, stop: AbortSignal): Promise<void> {
+    const ms = Math.min(MAX_RETRY_MS, RETRY_MS * 2 ** refusals);
+    await this.#deps.clock.sleep(ms, stop).catch(() => {});
   }
 
   async #cancel(call: ToolCall, address: string, otherwise: CallOutcome): Promise<CallOutcome> {

@@ -55,7 +55,7 @@ export class SandboxRepositories {
     const key = keyOf(sandbox);
     if (clock.now() < (this.#renewAt.get(key) ?? 0)) return;
     const { states, renewAt } = await this.#give(sandbox, signal);
-    const failed = states.some(({ state }) => state === "failed");
+    const failed = states.some(({ state }) => state !== "ready");
     const retryAt = failed ? clock.now() + TRY_AGAIN_MS : Number.POSITIVE_INFINITY;
     this.#renewAt.set(key, Math.min(renewAt, retryAt));
     for (const state of states) await this.#take(sandbox, state);
@@ -115,7 +115,7 @@ export class SandboxRepositories {
       if (missing.delete(name)) this.#tell(key, `Repository "${name}" is in ${path} now.`);
       return;
     }
-    const why = (message ?? "no reason was given").replace(/[.\s]+$/, "");
+    const why = withoutEnd(message ?? NO_REASON[state]);
     if (!missing.has(name)) {
       missing.add(name);
       this.#tell(
@@ -155,6 +155,18 @@ export class SandboxRepositories {
 
 /** Answers of a daemon that has no such call, or cannot use this one: the sandbox is well all the same. */
 const REFUSALS: ReadonlySet<string> = new Set(["NOT_FOUND", "INPUT_INVALID", "INPUT_TOO_LARGE"]);
+
+const NO_REASON = {
+  failed: "no reason was given",
+  cloning: "it was still being cloned after an hour",
+};
+
+/** Without dots and blanks at its end: one look at each, because a foreign text may have a million of them. */
+function withoutEnd(text: string): string {
+  let end = text.length;
+  while (end > 0 && (text[end - 1] === "." || text[end - 1]?.trim() === "")) end -= 1;
+  return text.slice(0, end);
+}
 
 /** Announced again at another address it is another daemon, which may know nothing yet. */
 function keyOf({ provisioned }: LiveSandbox): string {

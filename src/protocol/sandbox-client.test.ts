@@ -159,9 +159,89 @@ describe("answers", () => {
       answer: { status: 500, body: { error: { code: "X", message: "" } } },
     },
     { name: "more than a megabyte", answer: { body: "x".repeat(1_100_000) } },
-  ])("what is not a daemon's is an INTERNAL error: $name", async ({ answer }) => {
-    const { client } = fakeDaemon(answer);
+    { name: "nothing", answer: { body: undefined } },
+    { name: "another call", answer: { body: { ...done.body, id: "toolu/2" } } },
+    {
+      name: "a code of the log",
+      answer: { status: 409, body: { error: { code: "SESSION_LEASE_LOST", message: "gone" } } },
+    },
+  ])("what is not a daemon's is told as such: $name", async ({ answer }) => {
+    const { client, asked } = fakeDaemon(answer);
 
-    await expect(client.execute("sandbox:1", request)).rejects.toMatchObject({ code: "INTERNAL" });
+    await expect(client.execute("sandbox:1", request)).rejects.toMatchObject({
+      code: "INTERNAL",
+      details: { exchange: "not_understood", sent: true },
+    });
+    expect(asked).toHaveLength(1);
+  });
+
+  it("a reason of a megabyte is cut", async () => {
+    const error = { code: "INPUT_INVALID", message: "x".repeat(900_000) };
+    const { client } = fakeDaemon({ status: 400, body: { error } });
+
+    const failure: unknown = await client.execute("sandbox:1", request).catch((e: unknown) => e);
+
+    expect(Error.isError(failure) && failure.message.length).toBeLessThan(2200);
+  });
+});
+
+describe("a daemon that is never done", () => {
+  const cloning = { body: { repositories: [{ name: "app", state: "cloning" }] } };
+  const repositories = [{ name: "app", url: "https://git.example/t/app", path: "app" }];
+  const wanted = { edgeUrl: "http://10.0.0.9:7080", sandboxToken: "t", repositories };
+  const lost = { status: 404, body: { error: { code: "NOT_FOUND", message: "never seen" } } };
+  type Client = ReturnType<typeof fakeDaemon>["client"];
+  const execute = async (client: Client, signal: AbortSignal) =>
+    await client.execute("sandbox:1", request, signal);
+
+  it.each([
+    { name: "still running", answers: [started], ask: execute },
+    { name: "running, never seen, running", answers: [started, lost], ask: execute },
+    {
+      name: "still cloning",
+      answers: [cloning],
+      ask: async (client: Client, signal: AbortSignal) =>
+        await client.repositories("sandbox:1", wanted, signal),
+    },
+  ])("is asked less and less often, and no more after the end: $name", async ({ answers, ask }) => {
+    const all = Array.from({ length: 1000 }, (_, n) => answers[n % answers.length] ?? started);
+    const { client, asked, clock } = fakeDaemon(...all);
+    const stop = new AbortController();
+    const ended = ask(client, stop.signal).catch((error: unknown) => error);
+
+    await clock.advance(10_000);
+    const soon = asked.length;
+    await clock.advance(100_000);
+    const later = asked.length - soon;
+    stop.abort(new Error("enough"));
+
+    expect(await ended).toMatchObject({ message: "enough" });
+    expect([soon <= 10, later <= 12, later >= 8]).toEqual([true, true, true]);
+  });
+
+  it("leaves repositories undecided after an hour", async () => {
+    const { client, clock } = fakeDaemon(...Array.from({ length: 1000 }, () => cloning));
+    const states = client.repositories("sandbox:1", wanted);
+
+    await clock.advance(3_700_000);
+
+    expect(await states).toEqual([{ name: "app", state: "cloning" }]);
+  });
+
+  it("gives one state for each repository, with a short reason, whatever it sends", async () => {
+    const failed = { name: "app", state: "failed", message: "x".repeat(50_000) };
+    const many = Array.from({ length: 5000 }, () => ({ name: "odd", state: "ready" }));
+    const { client } = fakeDaemon({ body: { repositories: [failed, ...many] } });
+    const docs = { name: "docs", url: "https://git.example/t/docs", path: "docs" };
+
+    const states = await client.repositories("sandbox:1", {
+      ...wanted,
+      repositories: [...repositories, docs],
+    });
+
+    expect(states).toEqual([
+      { name: "app", state: "failed", message: `${"x".repeat(2000)}…` },
+      { name: "docs", state: "failed", message: "the sandbox did not say what became of it" },
+    ]);
   });
 });

@@ -1,15 +1,9 @@
 import { z } from "zod";
 import { withDeadline } from "../runtime/abort.ts";
 import type { Clock } from "../runtime/clock.ts";
-import {
-  AppError,
-  codeOf,
-  describeError,
-  ERROR_CODES,
-  type ErrorCode,
-  hasCode,
-} from "../runtime/errors.ts";
+import { AppError, codeOf, describeError, type ErrorCode, hasCode } from "../runtime/errors.ts";
 import type { Logger } from "../runtime/logger.ts";
+import { Pace } from "./pace.ts";
 import {
   type ExecuteRequest,
   type ExecuteResponse,
@@ -23,9 +17,14 @@ import { type ToolDeclaration, toolsResponse } from "./sandbox-tools.ts";
 /**
  * Client of the sandbox daemon (sandbox-api.ts). Every method throws an AppError: the daemon's own
  * code where it answered, UNAVAILABLE (retryable) when it could not be reached or its answer was
- * lost, TIMEOUT when it stays silent, and the token source's own code when there is no token. When
- * the daemon has not answered, `details.exchange` says why: one of EXCHANGE_FAILURES. An abort of
- * `signal` ends the waiting with the signal's reason and cancels nothing in the sandbox.
+ * lost, TIMEOUT when it stays silent, INTERNAL when its answer is not a daemon's, and the token
+ * source's own code when there is no token. When the daemon has not answered, `details.exchange` says
+ * why: one of EXCHANGE_FAILURES. An abort of `signal` ends the waiting with the signal's reason and
+ * cancels nothing in the sandbox.
+ *
+ * Code in a sandbox may pose as its daemon. So each answer has a limit and must fit what was asked,
+ * its texts are cut before anybody uses them, and one who always says "not yet" is asked less and less
+ * often.
  */
 export interface SandboxClient {
   /**
@@ -48,7 +47,10 @@ export interface SandboxClient {
   ): Promise<ExecuteResponse>;
   cancel(address: string, id: string, signal?: AbortSignal): Promise<ExecuteResponse>;
   ack(address: string, ids: readonly string[], signal?: AbortSignal): Promise<void>;
-  /** Waits until every repository is ready or failed; to ask again repeats nothing. */
+  /**
+   * Waits until every repository is ready or failed, an hour at most: then some are `cloning`. To ask
+   * again repeats nothing. Gives one state for each that was asked for.
+   */
   repositories(
     address: string,
     request: RepositoriesRequest,
@@ -57,10 +59,17 @@ export interface SandboxClient {
   tools(address: string, signal?: AbortSignal): Promise<ToolDeclaration[]>;
 }
 
-export const EXCHANGE_FAILURES = ["no_token", "no_connection", "answer_lost", "silent"] as const;
+export const EXCHANGE_FAILURES = [
+  "no_token",
+  "no_connection",
+  "answer_lost",
+  "silent",
+  "not_understood",
+] as const;
 /**
  * Why a daemon has not answered. `no_token`: it was not even asked. `no_connection`: nothing has
- * reached it. `answer_lost`, `silent`: it may have got what was sent.
+ * reached it. `answer_lost`, `silent`: it may have got what was sent. `not_understood`: something
+ * answered, and not as a daemon does; it may have got what was sent.
  */
 export type ExchangeFailure = (typeof EXCHANGE_FAILURES)[number];
 
@@ -88,8 +97,13 @@ const GRACE_MS = 10_000;
 /** How often in a row an answer may be lost before the caller is told. */
 const MAX_LOST_ANSWERS = 3;
 
+/** A clone gets ten minutes, and several may wait for each other. */
+const REPOSITORIES_MS = 3_600_000;
+
 /** A result is at most 192 KiB of JSON and some lines. */
 const MAX_ANSWER_BYTES = 1024 * 1024;
+/** What a daemon gives as a reason is for reading, in results and in the log. */
+const MAX_MESSAGE_CHARS = 2000;
 
 interface HttpCall {
   method: "GET" | "POST" | "PUT";
@@ -103,34 +117,24 @@ export function createSandboxClient(options: SandboxClientOptions): SandboxClien
   const client: SandboxClient = {
     execute: async (address, request, signal, onAnswer) => {
       const call = { address, request, signal, onAnswer: onAnswer ?? (() => {}) };
-      return wellFormed(await executeToEnd(options, client, call));
+      return await executeToEnd(options, client, call);
     },
     result: async (address, id, waitMs, signal) => {
       const path = `/v1/execute/${encodeURIComponent(id)}?waitMs=${waitMs}`;
       const call = { method: "GET" as const, path, waitMs, signal };
-      return wellFormed(await send(options, address, executeResponse, call));
+      return checked(await send(options, address, executeResponse, call), id, address);
     },
     cancel: async (address, id, signal) => {
       const path = `/v1/execute/${encodeURIComponent(id)}/cancel`;
       const call = { method: "POST" as const, path, signal };
-      return wellFormed(await send(options, address, executeResponse, call));
+      return checked(await send(options, address, executeResponse, call), id, address);
     },
     ack: async (address, ids, signal) => {
       const call = { method: "POST" as const, path: "/v1/ack", body: { ids }, signal };
       await send(options, address, z.unknown(), call);
     },
-    repositories: async (address, request, signal) => {
-      for (;;) {
-        const { repositories } = await send(options, address, repositoriesResponse, {
-          method: "PUT",
-          path: `/v1/repositories?waitMs=${WAIT_MS}`,
-          body: request,
-          waitMs: WAIT_MS,
-          signal,
-        });
-        if (repositories.every(({ state }) => state !== "cloning")) return repositories;
-      }
-    },
+    repositories: async (address, request, signal) =>
+      await repositoriesToEnd(options, address, request, signal),
     tools: async (address, signal) => {
       const call = { method: "GET" as const, path: "/v1/tools", signal };
       return (await send(options, address, toolsResponse, call)).tools;
@@ -139,11 +143,61 @@ export function createSandboxClient(options: SandboxClientOptions): SandboxClien
   return client;
 }
 
-/** Half a surrogate pair in a result would make every later request of the session invalid. */
-function wellFormed(response: ExecuteResponse): ExecuteResponse {
+/**
+ * The answer for this call. Half a surrogate pair in a result would make every later request of the
+ * session invalid.
+ */
+function checked(response: ExecuteResponse, id: string, address: string): ExecuteResponse {
+  if (response.id !== id) {
+    throw notUnderstood(`the sandbox at ${address}: an answer for another call than ${id}`);
+  }
   if (response.result === undefined) return response;
   const content = response.result.content.toWellFormed();
   return { ...response, result: { ...response.result, content } };
+}
+
+async function repositoriesToEnd(
+  options: SandboxClientOptions,
+  address: string,
+  request: RepositoriesRequest,
+  signal: AbortSignal | undefined,
+): Promise<RepositoriesResponse["repositories"]> {
+  const pace = new Pace(options.clock);
+  const end = options.clock.monotonic() + REPOSITORIES_MS;
+  for (;;) {
+    await pace.next(signal);
+    const { repositories } = await send(options, address, repositoriesResponse, {
+      method: "PUT",
+      path: `/v1/repositories?waitMs=${WAIT_MS}`,
+      body: request,
+      waitMs: WAIT_MS,
+      signal,
+    });
+    const isLast = options.clock.monotonic() >= end;
+    if (isLast || repositories.every(({ state }) => state !== "cloning")) {
+      return statesOf(request, repositories);
+    }
+  }
+}
+
+/** One for each that was asked for, whatever else the answer holds. */
+function statesOf(
+  { repositories }: RepositoriesRequest,
+  answered: RepositoriesResponse["repositories"],
+): RepositoriesResponse["repositories"] {
+  const byName = new Map(answered.map((state) => [state.name, state]));
+  return repositories.map(({ name }) => {
+    const { state, message } = byName.get(name) ?? {
+      state: "failed" as const,
+      message: "the sandbox did not say what became of it",
+    };
+    return message === undefined ? { name, state } : { name, state, message: cut(message) };
+  });
+}
+
+function cut(message: string): string {
+  if (message.length <= MAX_MESSAGE_CHARS) return message.toWellFormed();
+  return `${message.slice(0, MAX_MESSAGE_CHARS)}…`.toWellFormed();
 }
 
 interface ExecuteCall {
@@ -161,11 +215,13 @@ async function executeToEnd(
   let accepted = false;
   let sent = false;
   let lost = 0;
+  const pace = new Pace(options.clock);
   for (;;) {
+    await pace.next(signal);
     try {
       const response = accepted
         ? await client.result(address, request.id, WAIT_MS, signal)
-        : await post(options, address, request, signal);
+        : checked(await post(options, address, request, signal), request.id, address);
       onAnswer();
       sent = true;
       if (response.state === "done") return response;
@@ -254,7 +310,7 @@ async function readText(response: Response): Promise<string> {
   for await (const chunk of response.body ?? []) {
     bytes += chunk.length;
     if (bytes > MAX_ANSWER_BYTES) {
-      throw new AppError("INTERNAL", `the answer is larger than ${MAX_ANSWER_BYTES} bytes`);
+      throw notUnderstood(`the answer is larger than ${MAX_ANSWER_BYTES} bytes`);
     }
     chunks.push(chunk);
   }
@@ -263,7 +319,7 @@ async function readText(response: Response): Promise<string> {
 
 function toAppError(error: unknown, what: string): AppError {
   if (hasCode(error, "TIMEOUT")) return withDetails(error, { exchange: "silent" });
-  if (hasCode(error, "INTERNAL")) return error;
+  if (hasCode(error, "INTERNAL")) return withDetails(error, {}, `${what}: `);
   const cause = causeCode(error);
   const failure: ExchangeFailure = CONNECT_FAILURES.has(cause) ? "no_connection" : "answer_lost";
   const how = failure === "answer_lost" ? "the answer was lost" : "no connection";
@@ -275,9 +331,9 @@ function toAppError(error: unknown, what: string): AppError {
 }
 
 /** The same error with more to decide by; what is no error of ours is a bug of who threw it. */
-function withDetails(error: unknown, more: Record<string, unknown>): AppError {
+function withDetails(error: unknown, more: Record<string, unknown>, prefix = ""): AppError {
   const ours = error instanceof AppError ? error : undefined;
-  return new AppError(ours?.code ?? "INTERNAL", describeError(error), {
+  return new AppError(ours?.code ?? "INTERNAL", `${prefix}${describeError(error)}`, {
     cause: ours?.cause ?? error,
     details: { ...ours?.details, ...more },
     retryable: ours?.retryable ?? false,
@@ -294,7 +350,7 @@ const NOT_TAKEN: ReadonlySet<string> = new Set<ErrorCode>([
 
 function mayHaveBeenTaken(error: unknown): boolean {
   const failure = exchangeFailure(error);
-  if (failure !== undefined) return failure === "answer_lost" || failure === "silent";
+  if (failure !== undefined) return failure !== "no_token" && failure !== "no_connection";
   return !NOT_TAKEN.has(codeOf(error) ?? "");
 }
 
@@ -326,15 +382,33 @@ function parseAnswer<T>(schema: z.ZodType<T>, status: number, text: string, what
     if (parsed.success) return parsed.data;
   }
   const answer = errorAnswer.safeParse(body);
-  if (answer.success && isErrorCode(answer.data.error.code)) {
-    const { code, message } = answer.data.error;
+  const code = answer.success
+    ? DAEMON_CODES.find((known) => known === answer.data.error.code)
+    : undefined;
+  if (answer.success && code !== undefined) {
+    const message = cut(answer.data.error.message);
     throw new AppError(code, `${what}: ${message}`, { retryable: code === "UNAVAILABLE" });
   }
-  throw new AppError("INTERNAL", `${what}: status ${status} with an answer that is not a daemon's`);
+  throw notUnderstood(`${what}: status ${status} with an answer that is not a daemon's`);
 }
 
-function isErrorCode(code: string): code is ErrorCode {
-  return Object.hasOwn(ERROR_CODES, code);
+/** The codes a daemon answers with: by any other it would speak for somebody else. */
+const DAEMON_CODES = [
+  "INPUT_INVALID",
+  "INPUT_TOO_LARGE",
+  "UNAUTHENTICATED",
+  "FORBIDDEN",
+  "NOT_FOUND",
+  "UNAVAILABLE",
+  "OUTCOME_UNKNOWN",
+  "SANDBOX_STALE_EPOCH",
+  "SANDBOX_BOUND",
+  "SANDBOX_INPUT_CHANGED",
+] as const satisfies readonly ErrorCode[];
+
+function notUnderstood(message: string): AppError {
+  const details = { exchange: "not_understood" satisfies ExchangeFailure };
+  return new AppError("INTERNAL", message, { details });
 }
 
 function parseJson(text: string): unknown {

@@ -70,7 +70,7 @@ describe("a session whose work cannot be put aside", () => {
     expectInvariants(events, await bed.requests());
   }, 60_000);
 
-  it("is taken up again when somebody else says that its lease is over", async () => {
+  it("goes on when a sandbox says without reason that its lease is over", async () => {
     const bed = await bedOn();
     let refused = 0;
     bed.startWorker({
