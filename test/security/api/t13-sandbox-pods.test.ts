@@ -5,9 +5,13 @@ import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import type { Pod } from "../../../src/operator/kinds.ts";
-import { buildSandboxPod } from "../../../src/operator/sandbox/pod.ts";
+import {
+  buildSandboxPod,
+  type SandboxTemplateSnapshot,
+} from "../../../src/operator/sandbox/pod.ts";
 import { aSnapshot, aTemplateSnapshot } from "../../builders/snapshot.ts";
 import { type ApiServer, startApiServer } from "../../cluster/api-server.ts";
+import { forbidden } from "./forbidden-pods.ts";
 
 /**
  * T13: pods with the sandbox label that could hold a credential or reach the node, on a real API
@@ -46,7 +50,12 @@ afterAll(async () => {
   await api?.stop();
 });
 
-function aPod(namespace: string, name = "a-sandbox"): Pod {
+function aPod(
+  namespace: string,
+  name = "a-sandbox",
+  template: Partial<SandboxTemplateSnapshot> = {},
+  userNamespaces = false,
+): Pod {
   const snapshot = aSnapshot();
   const pod = buildSandboxPod(
     {
@@ -57,197 +66,12 @@ function aPod(namespace: string, name = "a-sandbox"): Pod {
       requestId: "sevt_1",
     },
     { name: "hello", uid: "7f0f7a6e-0000-4000-8000-000000000001" },
-    aTemplateSnapshot({ setupScript: "echo hello" }),
-    { publicKeys: { keys: [] }, userNamespaces: false },
+    aTemplateSnapshot({ setupScript: "echo hello", ...template }),
+    { publicKeys: { keys: [] }, userNamespaces },
   );
   pod.metadata.name = name;
   return pod;
 }
-
-type Change = (pod: Pod) => void;
-
-const container = (pod: Pod) => {
-  const first = pod.spec.containers[0];
-  if (first === undefined) throw new Error("the pod has a container");
-  return first;
-};
-const secure = (pod: Pod, change: Record<string, unknown>) =>
-  Object.assign(container(pod).securityContext ?? {}, change);
-const setup = (pod: Pod) => {
-  const first = pod.spec.initContainers?.[0];
-  if (first === undefined) throw new Error("the pod has a set-up container");
-  return first;
-};
-const withVolume = (volume: Record<string, unknown>): Change => {
-  return (pod) => pod.spec.volumes?.push({ name: "extra", ...volume });
-};
-const secretEnv = {
-  name: "KEY",
-  valueFrom: { secretKeyRef: { name: "model-key", key: "api-key", optional: true } },
-};
-
-const forbidden: { name: string; change: Change; message: string }[] = [
-  {
-    name: "a Secret volume",
-    change: withVolume({ secret: { secretName: "x" } }),
-    message: "emptyDir",
-  },
-  {
-    name: "a projected Secret",
-    change: withVolume({ projected: { sources: [{ secret: { name: "x" } }] } }),
-    message: "emptyDir",
-  },
-  {
-    name: "a projected service account token",
-    change: withVolume({ projected: { sources: [{ serviceAccountToken: { path: "token" } }] } }),
-    message: "emptyDir",
-  },
-  {
-    name: "a CSI volume, such as a secrets store",
-    change: withVolume({ csi: { driver: "secrets-store.csi.k8s.io", readOnly: true } }),
-    message: "emptyDir",
-  },
-  {
-    name: "a ConfigMap volume",
-    change: withVolume({ configMap: { name: "x" } }),
-    message: "emptyDir",
-  },
-  { name: "a host path", change: withVolume({ hostPath: { path: "/" } }), message: "emptyDir" },
-  {
-    name: "a persistent volume claim",
-    change: withVolume({ persistentVolumeClaim: { claimName: "x" } }),
-    message: "emptyDir",
-  },
-  {
-    name: "a Secret in the environment",
-    change: (pod) => container(pod).env?.push(secretEnv),
-    message: "valueFrom.fieldRef",
-  },
-  {
-    name: "a Secret in the set-up container's environment",
-    change: (pod) => setup(pod).env?.push(secretEnv),
-    message: "valueFrom.fieldRef",
-  },
-  {
-    name: "envFrom",
-    change: (pod) => {
-      container(pod).envFrom = [{ secretRef: { name: "x" } }];
-    },
-    message: "envFrom",
-  },
-  {
-    name: "envFrom in the set-up container",
-    change: (pod) => {
-      setup(pod).envFrom = [{ configMapRef: { name: "x" } }];
-    },
-    message: "envFrom",
-  },
-  {
-    name: "the host's network",
-    change: (pod) => {
-      pod.spec.hostNetwork = true;
-    },
-    message: "hostNetwork",
-  },
-  {
-    name: "the host's processes",
-    change: (pod) => {
-      pod.spec.hostPID = true;
-    },
-    message: "hostNetwork",
-  },
-  {
-    name: "the host's IPC",
-    change: (pod) => {
-      pod.spec.hostIPC = true;
-    },
-    message: "hostNetwork",
-  },
-  {
-    name: "a shared process namespace",
-    change: (pod) => {
-      pod.spec.shareProcessNamespace = true;
-    },
-    message: "shareProcessNamespace",
-  },
-  {
-    name: "an automounted token",
-    change: (pod) => {
-      pod.spec.automountServiceAccountToken = true;
-    },
-    message: "automountServiceAccountToken",
-  },
-  {
-    name: "a token left to the default",
-    change: (pod) => {
-      delete pod.spec.automountServiceAccountToken;
-    },
-    message: "automountServiceAccountToken",
-  },
-  {
-    name: "another service account",
-    change: (pod) => {
-      pod.spec.serviceAccountName = "default";
-    },
-    message: "serviceAccountName",
-  },
-  {
-    name: "a privileged container",
-    change: (pod) => {
-      container(pod).securityContext = { privileged: true };
-    },
-    message: "allowPrivilegeEscalation",
-  },
-  {
-    name: "an added capability",
-    change: (pod) => {
-      secure(pod, { capabilities: { drop: ["ALL"], add: ["SYS_ADMIN"] } });
-    },
-    message: "capabilities",
-  },
-  {
-    name: "a writable root file system",
-    change: (pod) => {
-      secure(pod, { readOnlyRootFilesystem: false });
-    },
-    message: "readOnlyRootFilesystem",
-  },
-  {
-    name: "root",
-    change: (pod) => {
-      secure(pod, { runAsUser: 0 });
-    },
-    message: "non-root",
-  },
-  {
-    name: "no seccomp profile",
-    change: (pod) => {
-      secure(pod, { seccompProfile: { type: "Unconfined" } });
-    },
-    message: "seccomp",
-  },
-  {
-    name: "a claim of a device",
-    change: (pod) => {
-      pod.spec.resourceClaims = [{ name: "device", resourceClaimName: "x" }];
-    },
-    message: "resourceClaims",
-  },
-  {
-    name: "a host port",
-    change: (pod) => {
-      container(pod).ports = [{ containerPort: 7080, hostPort: 7080 }];
-    },
-    message: "hostPort",
-  },
-  {
-    name: "a sandbox label with another value",
-    change: (pod) => {
-      pod.metadata.labels = { ...pod.metadata.labels, "drover.dev/sandbox": "no" };
-    },
-    message: "drover.dev/sandbox",
-  },
-];
 
 const variants = forbidden.map((variant, index) => {
   const pod = aPod(open, `made-${index}`);
@@ -416,6 +240,49 @@ describe("with the policy", () => {
 
     expect(result.stderr).toBe("");
     expect(result.code).toBe(0);
+  });
+
+  it.each([
+    { name: "without a set-up script", template: { setupScript: undefined } },
+    { name: "in a user namespace", userNamespaces: true },
+    { name: "under a runtime class", template: { runtimeClassName: "gvisor" } },
+  ])("our own pod $name is accepted too", async ({ template, userNamespaces }) => {
+    await apply({
+      apiVersion: "node.k8s.io/v1",
+      kind: "RuntimeClass",
+      metadata: { name: "gvisor" },
+      handler: "runsc",
+      overhead: { podFixed: { memory: "64Mi" } },
+      scheduling: { tolerations: [{ key: "sandboxes", operator: "Exists" }] },
+    });
+    const pod = aPod(ours, "another", template as Partial<SandboxTemplateSnapshot>, userNamespaces);
+
+    expect(await tryPod(pod)).toMatchObject({ code: 0, stderr: "" });
+  });
+
+  it("a pod that an AgentSession does not own is refused", async () => {
+    const pod = aPod(open, "ownerless");
+    pod.metadata.ownerReferences = [];
+
+    expect((await tryPod(pod)).stderr).toContain("owned by one AgentSession");
+  });
+
+  it("a pod that is scheduled and runs can still be labelled, and gets nothing new", async () => {
+    await apply(aPod(ours, "scheduled"));
+    const binding = {
+      apiVersion: "v1",
+      kind: "Binding",
+      metadata: { name: "scheduled", namespace: ours },
+      target: { apiVersion: "v1", kind: "Node", name: "node-1" },
+    };
+    const path = `/api/v1/namespaces/${ours}/pods/scheduled/binding`;
+    const bound = await api.kubectl(["create", "--raw", path, "-f", "-"], JSON.stringify(binding));
+    const label = await api.kubectl(["-n", ours, "label", "pod", "scheduled", "team=blue"]);
+    const image = await api.kubectl(["-n", ours, "set", "image", "pod/scheduled", "sandbox=evil"]);
+
+    expect(bound).toMatchObject({ code: 0 });
+    expect(label).toMatchObject({ code: 0, stderr: "" });
+    expect(image.stderr).toContain("one image");
   });
 
   it("a pod without the label is none of its business", async () => {
