@@ -91,9 +91,10 @@ export const proxyConfig = z.object({
     env: "DROVER_API_CA_FILE",
     description: "Certificate authority of the Kubernetes API.",
   }),
-  maxInFlight: z.coerce.number().int().min(1).max(100_000).default(256).meta({
+  maxInFlight: z.coerce.number().int().min(1).max(100_000).default(2000).meta({
     env: "DROVER_PROXY_MAX_IN_FLIGHT",
-    description: "Requests one sidecar serves at the same time.",
+    description:
+      "Requests one sidecar serves at the same time. The default is enough for the most sessions that one worker may have; the operator sets it from the pool's concurrency.",
   }),
   requestsPerMinute: z.coerce
     .number()

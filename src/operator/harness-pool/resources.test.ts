@@ -88,6 +88,17 @@ describe("the pods of a pool", () => {
     expect(`${mount?.mountPath}/ca.crt`).toBe(file);
   });
 
+  it.each([
+    { concurrency: 50, want: "256" },
+    { concurrency: 1000, want: "2000" },
+  ])("the sidecar takes the requests of $concurrency sessions at once", ({ concurrency, want }) => {
+    const limit = pod({ concurrency }).proxy.env?.find(
+      ({ name }) => name === "DROVER_PROXY_MAX_IN_FLIGHT",
+    );
+
+    expect(limit?.value).toBe(want);
+  });
+
   it("no value of a secret and no reference to one is in any environment", () => {
     const { harness, proxy } = pod();
 

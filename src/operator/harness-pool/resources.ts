@@ -189,9 +189,19 @@ function proxyPart(spec: HarnessPoolSpec, install: InstallSettings): PodPart {
       DROVER_MODEL_API_KEY_VAULT_PATH: apiKeyVaultRef?.path,
       DROVER_MODEL_API_KEY_VAULT_KEY: apiKeyVaultRef?.key,
       DROVER_IN_CLUSTER_SERVERS: servers.join(","),
+      DROVER_PROXY_MAX_IN_FLIGHT: String(maxInFlight(spec.concurrency)),
       DROVER_LOG_LEVEL: install.logLevel,
     }),
   );
+}
+
+/** Each session may have a request to its model, or a few to its servers; more waits its turn there. */
+const REQUESTS_PER_SESSION = 2;
+const LEAST_IN_FLIGHT = 256;
+
+/** The sidecar serves all sessions of its worker: its limit must never be what stops them. */
+function maxInFlight(concurrency: number): number {
+  return Math.max(LEAST_IN_FLIGHT, concurrency * REQUESTS_PER_SESSION);
 }
 
 /** A native sidecar: starts before the harness and stops after it. */

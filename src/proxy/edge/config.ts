@@ -28,10 +28,13 @@ export const edgeConfig = z.object({
     kubernetesPort: true,
     apiTokenFile: true,
     apiCaFile: true,
-    maxInFlight: true,
     requestsPerMinute: true,
   }).shape,
   ...vaultSettings,
+  maxInFlight: proxyConfig.shape.maxInFlight.unwrap().default(256).meta({
+    env: "DROVER_PROXY_MAX_IN_FLIGHT",
+    description: "Requests one edge serves at the same time.",
+  }),
   inClusterServers: proxyConfig.shape.inClusterServers.meta({
     env: "DROVER_IN_CLUSTER_SERVERS",
     description:
