@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@jest/globals";
 import { LIMITS } from "../protocol/session-event.ts";
 import type { Block, CallFault } from "./model.ts";
-import { type RecordedAnswer, recordedAnswer } from "./recorded-answer.ts";
+import { MAX_CALLS, type RecordedAnswer, recordedAnswer } from "./recorded-answer.ts";
 
 const call = (id: unknown, input: unknown = {}, name = "bash"): Block => ({
   type: "tool_use",
@@ -100,5 +100,19 @@ describe("what the log keeps of an answer", () => {
     expect(content.map((block) => block["id"] ?? block.type)).toEqual(["text", "a", "b", "c"]);
     expect(content.at(-1)).toEqual(call("c", { text: "small" }));
     expect(notMade.size).toBeGreaterThan(0);
+  });
+});
+
+describe("an answer of very many calls", () => {
+  it("keeps what fits into a batch, and one more that says which were not made", () => {
+    const content = Array.from({ length: 4000 }, (_, i) => call(`t${i}`));
+
+    const { ids, notMade } = record(content);
+
+    expect(ids).toHaveLength(MAX_CALLS + 1);
+    expect([...notMade.keys()]).toEqual([`t${MAX_CALLS}`]);
+    expect(notMade.get(`t${MAX_CALLS}`)).toMatch(
+      /held 4000 calls, and one answer may hold 128\. This call and the 3871 after it were not made/,
+    );
   });
 });

@@ -27,6 +27,8 @@ const VALID_ID = /^[a-zA-Z0-9_-]{1,128}$/;
 const MAX_NAME_CHARS = 128;
 /** Bytes of JSON: call and intent are events of their own, with the rest of the answer beside. */
 export const MAX_INPUT_BYTES = 160 * 1024;
+/** With more, the intents of one answer would not fit into one batch of the log. */
+export const MAX_CALLS = 128;
 /** What stands around the blocks of an answer in its event. */
 const EVENT_FRAME_BYTES = 4096;
 
@@ -44,7 +46,24 @@ export function recordedAnswer(answer: ModelAnswer, rules: RecordRules): Recorde
     const input = why === undefined ? block["input"] : {};
     return [{ ...block, id, name: String(block["name"]).slice(0, MAX_NAME_CHARS), input }];
   });
-  return { content: fitting(content, notMade), stopReason, notMade };
+  return { content: fitting(fewCalls(content, notMade), notMade), stopReason, notMade };
+}
+
+/** Of the calls beyond the limit the first stays, to say that it and the others were not made. */
+function fewCalls(content: Block[], notMade: Map<string, string>): Block[] {
+  const calls = content.filter(({ type }) => type === "tool_use");
+  const excess = calls.slice(MAX_CALLS);
+  const [first, ...others] = excess;
+  if (first === undefined) return content;
+  notMade.set(
+    String(first["id"]),
+    `The answer held ${calls.length} calls, and one answer may hold ${MAX_CALLS}. This call and the ${others.length} after it were not made. Make them again, fewer at a time.`,
+  );
+  const dropped = new Set(others);
+  return content.flatMap((block) => {
+    if (dropped.has(block)) return [];
+    return [block === first ? { ...block, input: {} } : block];
+  });
 }
 
 /** Some gateways number the calls of each answer anew: the ids are equal, the calls are not. */

@@ -10,6 +10,7 @@ import type { Rng } from "../runtime/rng.ts";
 import type { Lease } from "../sessions/session-log.ts";
 import type { Journal } from "./journal.ts";
 import type { HarnessMetrics } from "./metrics.ts";
+import { eventText } from "./safe-text.ts";
 
 /** What the parts of one hold of one session share. */
 export interface RunContext {
@@ -50,10 +51,11 @@ export function newEvent<T extends SessionEventType>(
   return { id, type, data } as Extract<NewSessionEvent, { type: T }>;
 }
 
+/** Whoever made the result: one that is too large for the log would end the session, not the call. */
 export function resultEvent(rng: Rng, id: string, outcome: CallOutcome) {
   return newEvent(rng, "tool.result", {
     id,
-    content: outcome.content,
+    content: eventText(outcome.content),
     is_error: outcome.isError,
     outcome: outcome.outcome,
   });

@@ -1,5 +1,7 @@
 import { describe, expect, it } from "@jest/globals";
+import { createSeededRng } from "../../test/fakes/seeded-rng.ts";
 import { LIMITS } from "../protocol/session-event.ts";
+import { resultEvent } from "./run-context.ts";
 import { headAndTail, toolText } from "./safe-text.ts";
 
 describe("the text of a tool result", () => {
@@ -31,4 +33,18 @@ describe("the text of a tool result", () => {
     );
     expect(headAndTail("short", 100)).toBe("short");
   });
+});
+
+it("a result fits into an event of the log, whoever made it, and a small one is left alone", () => {
+  const rng = createSeededRng();
+  const result = (content: string) =>
+    resultEvent(rng, "t1", { content, isError: true, outcome: "denied" }).data.content;
+
+  // A reason for a refusal may have the size of an event, and escapes make it larger.
+  const long = result("\u0001🚢".repeat(120_000));
+
+  expect(Buffer.byteLength(JSON.stringify(long))).toBeLessThanOrEqual(LIMITS.toolResultBytes);
+  expect(long).toContain("characters left out");
+  expect(result("")).toBe("");
+  expect(result("ok")).toBe("ok");
 });

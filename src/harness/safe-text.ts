@@ -17,6 +17,14 @@ export function toolText(text: string): string {
   return capped;
 }
 
+/** As it is when an event can hold it, else its head and tail. */
+export function eventText(text: string): string {
+  const fits =
+    text.length <= LIMITS.toolResultChars &&
+    Buffer.byteLength(JSON.stringify(text)) <= LIMITS.toolResultBytes;
+  return fits ? text : toolText(text);
+}
+
 /** At most `maxChars` UTF-16 units, cut between characters. */
 export function headAndTail(text: string, maxChars: number): string {
   if (text.length <= maxChars) return text;

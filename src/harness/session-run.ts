@@ -6,6 +6,7 @@ import type { Model, ModelError } from "./model.ts";
 import { decideRetry } from "./model-retry.ts";
 import { nextStep, pendingCalls, type Step } from "./next-step.ts";
 import { newEvent, type RunContext } from "./run-context.ts";
+import { headAndTail } from "./safe-text.ts";
 import { SandboxHands } from "./sandbox-hands.ts";
 import type { SessionTokens } from "./tokens.ts";
 import { ToolRound } from "./tool-round.ts";
@@ -20,6 +21,8 @@ export interface SessionRunDeps extends RunContext {
   edge: EdgeLocator | undefined;
 }
 
+/** An endpoint's own words may be of any length. */
+const ERROR_CHARS = 4000;
 /** So often in a row a request is made smaller because it was refused as too long. */
 const MAX_REFUSALS = 8;
 const NOT_REFUSED: Fit = { forced: false, refusals: 0 };
@@ -132,7 +135,7 @@ export class SessionRun {
     if (this.#failures === 1) {
       const data = {
         type: decision.errorType,
-        message: failure.message,
+        message: headAndTail(failure.message, ERROR_CHARS),
         retry_status: "retrying" as const,
       };
       await journal.append([newEvent(rng, "session.error", data)]);
@@ -162,7 +165,11 @@ export class SessionRun {
     this.#failures = 0;
     this.#fit = NOT_REFUSED;
     logger.warn({ reason: type }, "turn given up");
-    const error = newEvent(rng, "session.error", { type, message, retry_status: "exhausted" });
+    const error = newEvent(rng, "session.error", {
+      type,
+      message: headAndTail(message, ERROR_CHARS),
+      retry_status: "exhausted",
+    });
     return await this.#appendIdle("retries_exhausted", [error]);
   }
 

@@ -14,6 +14,7 @@ import {
 import * as texts from "./outcome-texts.ts";
 import { recordedAnswer } from "./recorded-answer.ts";
 import { newEvent, type RunContext, resultEvent } from "./run-context.ts";
+import { eventText, headAndTail } from "./safe-text.ts";
 import { type SessionState, sandboxesAt } from "./session-state.ts";
 import { isUnfinished, MAX_CONTINUATIONS } from "./stop-reasons.ts";
 import type { SessionTokens } from "./tokens.ts";
@@ -159,6 +160,9 @@ async function sessionToken(deps: TurnDeps): Promise<string> {
   }
 }
 
+/** A refusal names the session's tools, and an answer may hold many calls that are refused. */
+const REFUSAL_CHARS = 1500;
+
 async function recordAnswer(
   deps: TurnDeps,
   catalog: ToolCatalog,
@@ -186,7 +190,11 @@ async function recordAnswer(
     if (why !== undefined) events.push(resultEvent(rng, intent.id, texts.knownError(why)));
     else if (refusal !== undefined)
       events.push(
-        resultEvent(rng, intent.id, { content: refusal, isError: true, outcome: "denied" }),
+        resultEvent(rng, intent.id, {
+          content: headAndTail(refusal, REFUSAL_CHARS),
+          isError: true,
+          outcome: "denied",
+        }),
       );
     else sideEffects ||= intent.target !== "harness";
   }
@@ -217,7 +225,7 @@ async function recordInterrupt(
 ): Promise<RequestEnd> {
   end.preview.flush();
   const { text } = end.preview;
-  const message = text === "" ? [] : [{ type: "text", text }];
+  const message = text === "" ? [] : [{ type: "text", text: eventText(text) }];
   const data: SessionEventData<"model.request_end"> = {
     req: end.req,
     message,
