@@ -165,6 +165,7 @@ describe("the probe at the start", () => {
     { rule: "user default off", right: "'hset' command" },
     { rule: "user default on resetpass ~* +@read", right: "'hset' command" },
     { rule: "user default on nopass ~app:* +@all", right: "access the 'drover:{prob.00}" },
+    { rule: "user default on resetpass ~drover:{* +@all", right: "access the 'drover:s:{prob.00}" },
   ])("a server that would drop its logs at the next start is refused ($rule)", async (row) => {
     const losing = await startRedisWithUsers({ defaultUser: row.rule });
     try {

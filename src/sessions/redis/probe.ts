@@ -4,7 +4,9 @@ import type { CommitMode } from "../session-log.ts";
 import { createConnection, endpointOf, type RedisAddress } from "./connection.ts";
 import { isAuthError, isServerReply, isUntrusted } from "./redis-errors.ts";
 
+/** Names like those of a session's keys, for questions about rights. */
 const KEY = "drover:{prob.00}:probe:m";
+const SNAPSHOT = "drover:s:{prob.00}:probe";
 
 /** What the server is, and what could not be found out because it forbids the question. */
 export interface RedisFacts {
@@ -170,8 +172,8 @@ export const REPLAYED: readonly (readonly string[])[] = [
   ["zrem", KEY, "m"],
   ["rpush", KEY, "v"],
   ["ltrim", KEY, "0", "1"],
-  ["set", KEY, "v"],
-  ["del", KEY],
+  ["set", SNAPSHOT, "v"],
+  ["del", SNAPSHOT],
 ];
 
 /**
