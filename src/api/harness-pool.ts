@@ -58,6 +58,12 @@ export const harnessPoolSpec = z
       )
       .default({ baseUrl: "https://api.anthropic.com" })
       .describe("Where model requests go."),
+    mcpCallTimeoutSeconds: z
+      .int()
+      .min(1)
+      .max(3600)
+      .default(300)
+      .describe("Seconds a call of an MCP tool may take; then its outcome counts as unknown."),
     inClusterServers: z
       .array(
         z

@@ -4,6 +4,7 @@ import { harnessConfig } from "../harness/config.ts";
 import { EdgeAddress } from "../harness/edge-address.ts";
 import { SidecarMcpHands } from "../harness/mcp-hands.ts";
 import { createHarnessMetrics } from "../harness/metrics.ts";
+import { patientFetch } from "../harness/patient-fetch.ts";
 import { SidecarTokens } from "../harness/tokens.ts";
 import { createWorker } from "../harness/worker.ts";
 import { createSandboxClient } from "../protocol/sandbox-client.ts";
@@ -45,14 +46,16 @@ export async function harnessMain(
     metrics: createSessionLogMetrics(registry),
   });
   const queue = store.queue(config.workerId);
-  const { proxyUrl: sidecarUrl, edgeUrl } = config;
+  const { proxyUrl: sidecarUrl, edgeUrl, mcpCallMs: callMs } = config;
+  const mcpFetch = patientFetch(2 * callMs);
   const worker = createWorker({
     queue,
     model: new AnthropicModel({ baseUrl: `${sidecarUrl}/model`, clock, fetch }),
     tokens: new SidecarTokens({ sidecarUrl, clock, fetch }),
     sandboxClient: (token) => createSandboxClient({ fetch, clock, logger, token }),
     edge: edgeUrl === undefined ? undefined : new EdgeAddress({ url: edgeUrl, lookup }),
-    mcp: (tokens) => new SidecarMcpHands({ sidecarUrl, tokens, clock, fetch, logger }),
+    mcp: (tokens) =>
+      new SidecarMcpHands({ sidecarUrl, tokens, clock, fetch: mcpFetch, logger, callMs }),
     memory: systemMemory,
     clock,
     rng,

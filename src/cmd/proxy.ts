@@ -17,6 +17,7 @@ export async function proxyMain(
   const proxy = createProxyServer({
     ...deps,
     podUid: config.podUid,
+    mcpCallMs: config.mcpCallMs,
     model: { baseUrl: config.modelBaseUrl, poolKey: poolKeyReader(config, vault) },
     toolPins: sessions,
   });

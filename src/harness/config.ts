@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { PORTS } from "../api/names.ts";
+import { mcpCallSetting } from "../runtime/mcp-settings.ts";
 import { redisSettings } from "../runtime/redis-settings.ts";
 import { commitSetting } from "../sessions/commit-mode.ts";
 
@@ -57,6 +58,7 @@ export const harnessConfig = z.object({
     "Milliseconds a session gets to come to a boundary at shutdown.",
     20_000,
   ),
+  mcpCallMs: mcpCallSetting,
   healthHost: z.string().min(1).default("0.0.0.0").meta({
     env: "DROVER_HEALTH_HOST",
     description: "Address of /livez, /readyz and /metrics.",

@@ -1,16 +1,16 @@
 import type { SandboxClient } from "../protocol/sandbox-client.ts";
 import type { IdleReason, NewSessionEvent } from "../protocol/session-event.ts";
 import type { EdgeLocator } from "./edge-address.ts";
-import { isRefusal, type McpHands, type McpTool } from "./mcp-hands.ts";
+import type { McpHands } from "./mcp-hands.ts";
 import type { Model, ModelError } from "./model.ts";
 import { decideRetry } from "./model-retry.ts";
 import { nextStep, pendingCalls, type Step } from "./next-step.ts";
 import { newEvent, type RunContext } from "./run-context.ts";
 import { headAndTail } from "./safe-text.ts";
 import { SandboxHands } from "./sandbox-hands.ts";
+import { SessionTools } from "./session-tools.ts";
 import type { SessionTokens } from "./tokens.ts";
 import { ToolRound } from "./tool-round.ts";
-import { buildCatalog, type ToolCatalog } from "./tools.ts";
 import { askModel, compactIfNeeded, type Fit } from "./turn.ts";
 
 export interface SessionRunDeps extends RunContext {
@@ -37,7 +37,7 @@ export type RunEnd = "released" | "handed_over";
 export class SessionRun {
   readonly #deps: SessionRunDeps;
   readonly #sandbox: SandboxHands;
-  #catalog: Promise<ToolCatalog> | undefined;
+  readonly #tools: SessionTools;
   /** Failed attempts of the current request, in a row. */
   #failures = 0;
   /** The API has refused the last request as too long, so often in a row; `forced` until it was made smaller. */
@@ -47,6 +47,7 @@ export class SessionRun {
   constructor(deps: SessionRunDeps) {
     this.#deps = deps;
     this.#sandbox = new SandboxHands(deps);
+    this.#tools = new SessionTools(deps);
     this.#turnStarted = deps.clock.monotonic();
   }
 
@@ -91,7 +92,7 @@ export class SessionRun {
   }
 
   async #request(): Promise<RunEnd | undefined> {
-    const catalog = await this.#tools();
+    const catalog = await this.#tools.catalog();
     if (!this.#stillWanted()) return undefined;
     const compaction = await compactIfNeeded(this.#deps, catalog, this.#fit);
     if (compaction.kind === "stuck") {
@@ -218,38 +219,6 @@ export class SessionRun {
   async #handOver(): Promise<RunEnd> {
     await this.#deps.journal.release({ kind: "requeue" });
     return "handed_over";
-  }
-
-  #tools(): Promise<ToolCatalog> {
-    this.#catalog ??= this.#loadTools();
-    return this.#catalog;
-  }
-
-  /** A server that cannot be used costs the session its tools and nothing else; the next claim tries again. */
-  async #loadTools(): Promise<ToolCatalog> {
-    const { snapshot, mcp, logger, journal, rng } = this.#deps;
-    const servers = (snapshot.agent.tools ?? []).flatMap((tool) =>
-      tool.type === "mcp_toolset" && tool.mcpServerName !== undefined ? [tool.mcpServerName] : [],
-    );
-    const listed = await Promise.all(
-      servers.map(async (server): Promise<[string, McpTool[]]> => {
-        try {
-          return [server, await mcp.listTools(server)];
-        } catch (error) {
-          const refused = isRefusal(error);
-          const type = refused ? "mcp_authentication_failed_error" : "mcp_connection_failed_error";
-          const what = refused ? "refused the session's credential" : "cannot be reached";
-          const message = `MCP server "${server}" ${what}; its tools are left out`;
-          await journal.append([
-            newEvent(rng, "session.error", { type, message, retry_status: "retrying" }),
-          ]);
-          return [server, []];
-        }
-      }),
-    );
-    const catalog = buildCatalog(snapshot, new Map(listed));
-    for (const problem of catalog.problems) logger.warn({ reason: problem }, "tool left out");
-    return catalog;
   }
 }
 

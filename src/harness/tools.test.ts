@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@jest/globals";
 import { aSnapshot } from "../../test/builders/snapshot.ts";
 import type { AgentTool } from "../api/agent.ts";
-import type { McpTool } from "./mcp-hands.ts";
+import type { McpTool } from "./mcp-tools.ts";
 import { mcpToolName } from "./tool-names.ts";
 import { buildCatalog } from "./tools.ts";
 

@@ -3,12 +3,13 @@ import { inputHash } from "../protocol/sandbox-api.ts";
 import { sandboxToolDeclarations } from "../protocol/sandbox-tools.ts";
 import type { SessionEventData } from "../protocol/session-event.ts";
 import type { SessionSnapshot } from "../protocol/snapshot.ts";
-import type { McpTool } from "./mcp-hands.ts";
+import type { McpTool } from "./mcp-tools.ts";
 import type { Block, ModelTool } from "./model.ts";
 import { type ToolPolicy, toolPolicy } from "./permission.ts";
 import { SANDBOX_HAND } from "./sandbox-hands.ts";
 import { SESSION_EVENTS_TOOL, sessionEventsDeclaration } from "./session-events-tool.ts";
 import { mcpToolName } from "./tool-names.ts";
+import { mendedSchema } from "./tool-schema.ts";
 
 type Intent = SessionEventData<"tool.intent">;
 
@@ -127,10 +128,13 @@ function mcpToolset(toolset: AgentTool, tools: readonly McpTool[]): CatalogEntry
 
 function customTool(tool: AgentTool): CatalogEntry[] {
   if (tool.name === undefined) return [];
+  const mended = mendedSchema(tool.inputSchema);
+  const [schema, said] =
+    mended.kind === "fits" ? [mended.schema, mended.said] : [{ type: "object" as const }, []];
   const declaration: ModelTool = {
     name: tool.name,
-    description: tool.description ?? "",
-    input_schema: { ...tool.inputSchema, type: "object" },
+    description: [tool.description ?? "", ...said].filter((text) => text !== "").join("\n\n"),
+    input_schema: schema,
   };
   return [
     { declaration, name: tool.name, target: "custom", class: "at_most_once", policy: "allow" },

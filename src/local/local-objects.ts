@@ -93,6 +93,7 @@ function localPool(pool: PoolConfig): HarnessPool {
     spec: {
       replicas: 1,
       concurrency: 50,
+      mcpCallTimeoutSeconds: 300,
       model: { baseUrl: "http://127.0.0.1" },
       allowedNamespaces: { from: "All" },
       partitions: pool.partitions,

@@ -3,6 +3,7 @@ import { LocalFileSource } from "../credentials/local-file/local-file-source.ts"
 import { AnthropicModel } from "../harness/anthropic-model.ts";
 import { SidecarMcpHands } from "../harness/mcp-hands.ts";
 import { createHarnessMetrics } from "../harness/metrics.ts";
+import { patientFetch } from "../harness/patient-fetch.ts";
 import { SidecarTokens } from "../harness/tokens.ts";
 import { createWorker } from "../harness/worker.ts";
 import { createIssuer } from "../operator/issuer/issuer.ts";
@@ -19,6 +20,7 @@ import type { Clock } from "../runtime/clock.ts";
 import { AppError, codeOf, hasCode } from "../runtime/errors.ts";
 import { type Runnable, runGroup } from "../runtime/group.ts";
 import type { Logger } from "../runtime/logger.ts";
+import { MCP_CALL_MS } from "../runtime/mcp-settings.ts";
 import { createRegistry, type Registry } from "../runtime/metrics.ts";
 import { systemMemory } from "../runtime/process-memory.ts";
 import type { Rng } from "../runtime/rng.ts";
@@ -145,6 +147,7 @@ async function runSessions(
     rng,
     logger,
   });
+  const mcpFetch = patientFetch(2 * MCP_CALL_MS);
   const worker = createWorker({
     queue: store.queue(WORKER_ID),
     model: new AnthropicModel({ baseUrl: `${services.proxyUrl}/model`, clock, fetch }),
@@ -152,7 +155,13 @@ async function runSessions(
     sandboxClient: (token) => createSandboxClient({ fetch, clock, logger, token }),
     edge: { url: () => Promise.resolve(services.edgeUrl) },
     mcp: (tokens) =>
-      new SidecarMcpHands({ sidecarUrl: services.proxyUrl, tokens, clock, fetch, logger }),
+      new SidecarMcpHands({
+        sidecarUrl: services.proxyUrl,
+        tokens,
+        clock,
+        fetch: mcpFetch,
+        logger,
+      }),
     memory: systemMemory,
     clock,
     rng,

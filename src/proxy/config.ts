@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { vaultSettings } from "../credentials/vault/config.ts";
+import { mcpCallSetting } from "../runtime/mcp-settings.ts";
 import { redisSettings } from "../runtime/redis-settings.ts";
 import { REQUESTS_PER_MINUTE } from "./limits.ts";
 
@@ -91,6 +92,7 @@ export const proxyConfig = z.object({
     env: "DROVER_API_CA_FILE",
     description: "Certificate authority of the Kubernetes API.",
   }),
+  mcpCallMs: mcpCallSetting,
   maxInFlight: z.coerce.number().int().min(1).max(100_000).default(2000).meta({
     env: "DROVER_PROXY_MAX_IN_FLIGHT",
     description:

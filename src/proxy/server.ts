@@ -7,6 +7,7 @@ import type { Clock } from "../runtime/clock.ts";
 import { AppError, codeOf, describeError } from "../runtime/errors.ts";
 import { errorResponse } from "../runtime/http.ts";
 import type { Logger } from "../runtime/logger.ts";
+import { MCP_CALL_MS } from "../runtime/mcp-settings.ts";
 import { Secret } from "../runtime/secret.ts";
 import type { AuditLog } from "./audit.ts";
 import { authority, createGuardedAgent } from "./dial.ts";
@@ -41,6 +42,8 @@ export interface ProxyDeps {
   model: { baseUrl: string; poolKey?: PoolKeyReader | undefined };
   /** `host:port` of MCP servers that may have private addresses and plain http. */
   inClusterServers: readonly string[];
+  /** So long a call of an MCP tool may take; `MCP_CALL_MS` if absent. */
+  mcpCallMs?: number;
   maxInFlight: number;
   /** For one session. */
   requestsPerMinute: number;
@@ -107,6 +110,7 @@ export function createProxyServer(deps: ProxyDeps): ProxyServer {
       audit: deps.audit,
       onDrift: (tools) => metrics.toolDrift.inc(tools),
       onServerRequest: () => metrics.serverRequests.inc(),
+      callMs: deps.mcpCallMs ?? MCP_CALL_MS,
       clock,
       logger: deps.logger,
       onRedaction: () => metrics.redactions.inc({ role: "mcp" }),

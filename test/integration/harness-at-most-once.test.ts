@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
-import type { McpCall, McpHands, McpTool } from "../../src/harness/mcp-hands.ts";
+import type { McpCall, McpHands } from "../../src/harness/mcp-hands.ts";
+import type { McpTool } from "../../src/harness/mcp-tools.ts";
 import { aborted } from "../../src/runtime/abort.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { AppError } from "../../src/runtime/errors.ts";
@@ -57,6 +58,7 @@ function till(answers: "at once" | "never"): () => McpHands {
       }
       return { content: "charged", isError: false, outcome: "known" };
     },
+    problems: () => [],
     close: () => Promise.resolve(),
   });
 }

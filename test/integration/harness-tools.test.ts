@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
-import type { McpCall, McpHands, McpTool } from "../../src/harness/mcp-hands.ts";
+import type { McpCall, McpHands } from "../../src/harness/mcp-hands.ts";
+import type { McpTool } from "../../src/harness/mcp-tools.ts";
 import { eventsOf, HarnessBed, typesOf } from "./harness-bed.ts";
 import { expectInvariants } from "./harness-invariants.ts";
 
@@ -237,6 +238,7 @@ describe("MCP tools", () => {
         if (held !== undefined && call.tool === "send") await held;
         return { content: `${call.tool} done`, isError: false, outcome: "known" };
       },
+      problems: () => [],
       close: () => Promise.resolve(),
     });
   }

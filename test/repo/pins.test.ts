@@ -120,6 +120,7 @@ const fields: Record<KindName, string[]> = {
       spec.model.apiKeyVaultRef
       spec.model.apiKeyVaultRef.path
       spec.model.apiKeyVaultRef.key
+      spec.mcpCallTimeoutSeconds
       spec.inClusterServers
       spec.inClusterServers[].host
       spec.inClusterServers[].port

@@ -29,6 +29,7 @@ export const CASES: Readonly<Record<string, string>> = {
   T52: "What each service account may do, against the list",
   T56: "A folder of a path is exchanged for a link while a file tool works",
   T57: "A sandbox whose daemon is the attacker's",
+  T66: "An MCP server that fills the harness or stops its loop",
   T68: "What a tool, a model or a file makes a terminal do",
 };
 

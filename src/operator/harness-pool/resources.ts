@@ -135,6 +135,7 @@ function harnessPart(pool: PoolIdentity, spec: HarnessPoolSpec, install: Install
       DROVER_POOL_CODE: pool.code,
       DROVER_POOL_PARTITIONS: String(spec.partitions),
       DROVER_CONCURRENCY: String(spec.concurrency),
+      DROVER_MCP_CALL_TIMEOUT_MS: String(spec.mcpCallTimeoutSeconds * 1000),
       DROVER_REDIS_COMMIT: redis.commit,
       DROVER_LEASE_TTL_MS: String(lease.ttlMs),
       DROVER_LEASE_RENEW_MS: String(lease.renewMs),
@@ -190,6 +191,7 @@ function proxyPart(spec: HarnessPoolSpec, install: InstallSettings): PodPart {
       DROVER_MODEL_API_KEY_VAULT_KEY: apiKeyVaultRef?.key,
       DROVER_IN_CLUSTER_SERVERS: servers.join(","),
       DROVER_PROXY_MAX_IN_FLIGHT: String(maxInFlight(spec.concurrency)),
+      DROVER_MCP_CALL_TIMEOUT_MS: String(spec.mcpCallTimeoutSeconds * 1000),
       DROVER_LOG_LEVEL: install.logLevel,
     }),
   );

@@ -37,6 +37,8 @@ export interface McpRoleDeps extends TargetDeps {
   onDrift: (tools: number) => void;
   /** Called for every request of a server that is refused. */
   onServerRequest: () => void;
+  /** So long a call of a tool may take. */
+  callMs: number;
   clock: Clock;
   logger: Logger;
 }
@@ -228,6 +230,7 @@ export class McpRole {
   ): Promise<Answer> {
     const isCall = message?.kind === "request" && message.method === "tools/call";
     const isListening = exchange.method === "GET";
+    const callMs = this.#deps.callMs + TIMEOUTS.callMarginMs;
     const headers = this.#requestHeaders(exchange, target, message);
     exchange.use.allowedBy = isCall ? "always_allow" : "method";
     try {
@@ -238,9 +241,10 @@ export class McpRole {
         headers,
         body: body === undefined ? null : JSON.stringify(body),
         signal: until,
-        headersTimeout: isCall ? TIMEOUTS.callHeadersMs : TIMEOUTS.headersMs,
+        // A server may answer a call only when its tool is done, with JSON or after a silent start of a stream.
+        headersTimeout: isCall ? callMs : TIMEOUTS.headersMs,
         // Silence is the ordinary state of a listening stream; it lives as long as its reader.
-        bodyTimeout: isListening ? 0 : TIMEOUTS.bodyIdleMs,
+        bodyTimeout: isListening ? 0 : isCall ? callMs : TIMEOUTS.bodyIdleMs,
       });
       exchange.use.upstreamStatus = answer.statusCode;
       checkAnswer(target.what, answer);
