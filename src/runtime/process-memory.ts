@@ -16,8 +16,17 @@ export interface MemoryUsage {
   containerShare: number;
 }
 
+/** The limit of old objects. With a flag V8's own number has the room for young ones added to it. */
+export function heapLimitOf(flags: readonly string[], v8Limit: number): number {
+  const last = flags.findLast((flag) => OLD_SPACE.test(flag)) ?? "";
+  const megabytes = Number(OLD_SPACE.exec(last)?.[1]);
+  return megabytes > 0 ? Math.min(v8Limit, megabytes * 1024 * 1024) : v8Limit;
+}
+
+const OLD_SPACE = /^--max[-_]old[-_]space[-_]size=(\d+)$/;
+
 export const systemMemory: ProcessMemory = {
-  heapLimit: getHeapStatistics().heap_size_limit,
+  heapLimit: heapLimitOf(process.execArgv, getHeapStatistics().heap_size_limit),
   onCollection(listener) {
     const observer = new PerformanceObserver((list) => {
       if (

@@ -21,6 +21,8 @@ const SCRIPT = `
 scenarios:
   slow:
     turns: [{ say: "a long answer, word by word ", repeat: 12, tokensPerSecond: 40 }]
+  short:
+    turns: [{ say: "done" }]
 `;
 
 let redis: RedisServer;
@@ -93,8 +95,8 @@ interface Harness {
   exited: Promise<number | null>;
 }
 
-function startHarness(env: Record<string, string> = {}): Harness {
-  const child = spawn(process.execPath, ["src/cmd/harness.ts"], {
+function startHarness(env: Record<string, string> = {}, flags: string[] = []): Harness {
+  const child = spawn(process.execPath, [...flags, "src/cmd/harness.ts"], {
     env: {
       PATH: process.env["PATH"],
       DROVER_REDIS_URL: redis.url,
@@ -128,6 +130,20 @@ async function createSession(): Promise<SessionRef> {
     agent: { ...spec, name: "a", revision: "r" },
   });
   await store.log.createSession({ ...ref, snapshot, events: [message("go")], source: "api" });
+  return ref;
+}
+
+/** A session whose log holds so many megabytes that the next request needs. */
+async function createLargeSession(megabytes: number): Promise<SessionRef> {
+  const ref = newRef();
+  const spec = agentSpec.parse({ model: "scripted:short", contextWindowTokens: 10_000_000 });
+  const agent = { ...spec, name: "a", revision: "r" };
+  const snapshot = aSnapshot({ sessionId: ref.id, tenant: ref.tenant, agent });
+  await store.log.createSession({ ...ref, snapshot, events: [message("go")], source: "api" });
+  for (let i = 0; i < megabytes * 2; i += 1) {
+    const batch = Array.from({ length: 4 }, () => message("some words ".repeat(12_000)));
+    await store.log.emitEvents(ref, batch, { idempotencyKey: `${i}`, durability: "applied" });
+  }
   return ref;
 }
 
@@ -165,6 +181,30 @@ describe("the harness process", () => {
     expect(second.output()).toContain('"state":"stopped"');
     expect(second.output()).not.toContain("a long answer");
   });
+
+  it("lives through more sessions than its memory holds, and all of them end", async () => {
+    const refs = await Promise.all(Array.from({ length: 16 }, () => createLargeSession(4)));
+    const harness = startHarness({}, ["--max-old-space-size=128"]);
+
+    for (const ref of refs) await until(ref, "session.status_idle");
+
+    expect(harness.child.exitCode).toBeNull();
+    expect(harness.child.signalCode).toBeNull();
+  }, 90_000);
+
+  it("tells a session that is larger than all of its memory, and stays up", async () => {
+    const ref = await createLargeSession(16);
+    const harness = startHarness({}, ["--max-old-space-size=80"]);
+
+    const events = await until(ref, "session.status_idle");
+
+    const error = events.find((event) => event.type === "session.error");
+    expect(error?.data).toMatchObject({
+      retry_status: "exhausted",
+      message: expect.stringContaining("raise spec.resources.memory of the HarnessPool"),
+    });
+    expect(harness.child.exitCode).toBeNull();
+  }, 60_000);
 
   it("says what is wrong with its settings and exits with 2", async () => {
     const harness = startHarness({ DROVER_POOL_CODE: "way too long", DROVER_CONCURRENCY: "none" });
