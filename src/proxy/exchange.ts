@@ -3,6 +3,7 @@ import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:
 import { AppError, codeOf } from "../runtime/errors.ts";
 import type { Use } from "./audit.ts";
 import { TIMEOUTS } from "./limits.ts";
+import type { MemoryHold } from "./memory-budget.ts";
 import { type Outcome, outcomeOf } from "./metrics.ts";
 
 /**
@@ -17,6 +18,8 @@ export class Exchange {
   readonly signal: AbortSignal;
   /** For the audit record of this request. */
   readonly use: Use = { redactions: 0 };
+  /** What this exchange keeps of its bodies is counted there, until its answer has left. */
+  memory: MemoryHold | undefined;
   bytesIn = 0;
   bytesOut = 0;
   readonly #request: IncomingMessage;
@@ -34,6 +37,7 @@ export class Exchange {
     this.signal = gone.signal;
     response.once("close", () => {
       if (!response.writableFinished) gone.abort();
+      this.memory?.release();
     });
   }
 
@@ -109,7 +113,10 @@ export class Exchange {
   async text(limit: number): Promise<string> {
     this.declaredLength(limit);
     const chunks: Buffer[] = [];
-    for await (const chunk of this.body(limit)) chunks.push(chunk);
+    for await (const chunk of this.body(limit)) {
+      this.memory?.add(chunk.length);
+      chunks.push(chunk);
+    }
     return Buffer.concat(chunks).toString("utf8");
   }
 

@@ -44,6 +44,30 @@ describe("parseJsonText", () => {
     expect(parseJsonText("[".repeat(64) + "]".repeat(64), 64)).toBeDefined();
   });
 
+  it.each([
+    ["arrays", "[],"],
+    ["objects", "{},"],
+    ["numbers", "1.0,"],
+    ["strings", '"",'],
+    ["words", "null,"],
+  ])("refuses more %s than allowed, and counts them before it builds any", (_name, one) => {
+    const text = (count: number) => `[${one.repeat(count).slice(0, -1)}]`;
+    const tooMany = expect.objectContaining({
+      code: "INPUT_INVALID",
+      message: expect.stringMatching(/more than 100 values and keys/),
+      details: { limit: 100 },
+    });
+
+    expect(parseJsonText(text(99), 64, 100)).toHaveLength(99);
+    expect(() => parseJsonText(text(100), 64, 100)).toThrow(tooMany);
+    expect(() => parseJsonText(one.repeat(1_000_000), 64)).toThrow(/more than 100000 values/);
+  });
+
+  it("counts keys as values", () => {
+    expect(() => parseJsonText('{"a":1,"b":2}', 64, 4)).toThrow(/more than 4 values and keys/);
+    expect(parseJsonText('{"a":1,"b":2}', 64, 5)).toEqual({ a: 1, b: 2 });
+  });
+
   it.each(["", "{", '{"a"}', "nul", '{"a":1}}', '"\u0001"', "[1,]"])("refuses %j", (text) => {
     expect(() => parseJsonText(text, 64)).toThrow(
       expect.objectContaining({ code: "INPUT_INVALID" }),

@@ -10,6 +10,8 @@ export const SIZES = {
   modelRequest: 32 * 1024 * 1024,
   tokensRequest: 16 * 1024,
   jsonAnswer: 16 * 1024 * 1024,
+  /** One page of a server's list of tools. */
+  toolsAnswer: 4 * 1024 * 1024,
   sseEvent: 4 * 1024 * 1024,
   sseStream: 64 * 1024 * 1024,
   /** All request headers together. */
@@ -18,6 +20,13 @@ export const SIZES = {
 
 export const MAX_HEADERS = 100;
 export const MAX_JSON_DEPTH = 64;
+/**
+ * Values and keys of one JSON text. Each takes a hundred bytes and more once it is read, however short
+ * its text is: 16 MiB of `[],` would be a gigabyte.
+ */
+export const MAX_JSON_VALUES = 100_000;
+/** Bodies that are kept to be read as a whole, all together; a proxy has 384 MiB for all it does. */
+export const KEPT_BODIES = { maxBytes: 40 * 1024 * 1024, sessionShare: 0.5 } as const;
 /** Requests that an MCP server may make of its client in one stream; each is refused with a POST. */
 export const SERVER_REQUESTS = 16;
 

@@ -16,7 +16,8 @@ import { createCallerServer, listenAt } from "./http-server.ts";
 import { IssuedTokens } from "./issued-tokens.ts";
 import type { IssuerPort } from "./issuer-client.ts";
 import { parseJsonText } from "./json-text.ts";
-import { MAX_JSON_DEPTH, RequestLimits, SIZES, TIMEOUTS } from "./limits.ts";
+import { KEPT_BODIES, MAX_JSON_DEPTH, RequestLimits, SIZES, TIMEOUTS } from "./limits.ts";
+import { MemoryBudget } from "./memory-budget.ts";
 import { DESTINATIONS, type Outcome, type ProxyMetrics, type Role } from "./metrics.ts";
 import { type PoolKeyReader, PoolModelKey } from "./model-key.ts";
 import { PinnedTools } from "./roles/mcp/pinned-tools.ts";
@@ -90,6 +91,7 @@ export function createProxyServer(deps: ProxyDeps): ProxyServer {
     tokens,
     issued: new IssuedTokens({ issuer: deps.issuer, clock }),
     limits: new RequestLimits(deps),
+    memory: new MemoryBudget(KEPT_BODIES),
     model: new ModelRole({
       baseUrl: deps.model.baseUrl,
       agent: modelAgent,
@@ -144,6 +146,7 @@ interface ProxyAppParts {
   tokens: SessionTokenCheck;
   issued: IssuedTokens;
   limits: RequestLimits;
+  memory: MemoryBudget;
   model: ModelRole;
   mcp: McpRole;
 }
@@ -197,7 +200,7 @@ class ProxyApp {
   }
 
   async #dispatch(exchange: Exchange, route: Route): Promise<Outcome> {
-    const { tokens, issued, model, mcp } = this.#parts;
+    const { tokens, issued, memory, model, mcp } = this.#parts;
     if (route.role === "tokens") {
       const body = parseJsonText(await exchange.text(SIZES.tokensRequest), MAX_JSON_DEPTH);
       const parsed = tokensRequest.safeParse(body);
@@ -209,6 +212,7 @@ class ProxyApp {
     const claims = await tokens.verify(authorization);
     const session = { id: claims.sub, token: new Secret(authorization?.slice(7) ?? "") };
     const caller = { claims, session };
+    exchange.memory = memory.open(claims.sub);
     Object.assign(exchange.use, { tenant: claims.ten, session: claims.sub, epoch: claims.epoch });
     let leave: () => void;
     try {

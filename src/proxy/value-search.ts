@@ -94,6 +94,7 @@ export class ValueSearch {
         node = ROOT;
       } else if (node === ROOT) {
         if (BEGINS_ESCAPE[code] === 1 && this.#mayBegin(at, code)) break;
+        if (trie.begins[code] !== 1) continue;
         node = trie.step(ROOT, code);
         since = at;
       } else {

@@ -31,6 +31,7 @@ export const CASES: Readonly<Record<string, string>> = {
   T57: "A sandbox whose daemon is the attacker's",
   T66: "An MCP server that fills the harness or stops its loop",
   T68: "What a tool, a model or a file makes a terminal do",
+  T75: "Answers that cost far more than their bytes, and many of them at once",
 };
 
 const FOLDERS = ["test/security", "test/security/api"];

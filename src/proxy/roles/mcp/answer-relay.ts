@@ -1,4 +1,4 @@
-import type { AppError } from "../../../runtime/errors.ts";
+import { AppError } from "../../../runtime/errors.ts";
 import { parseJsonText } from "../../json-text.ts";
 import { MAX_JSON_DEPTH } from "../../limits.ts";
 import type { Redactor } from "../../redaction.ts";
@@ -98,8 +98,13 @@ export class AnswerRelay {
     try {
       const value = parseJsonText(text, MAX_JSON_DEPTH);
       return { value, message: readMessage(value) };
-    } catch {
-      throw this.#odd("something that is not one JSON-RPC message");
+    } catch (error) {
+      const isDear = error instanceof AppError && error.details["limit"] !== undefined;
+      throw this.#odd(
+        isDear
+          ? `a message that is too large: ${error.message}`
+          : "something that is not one JSON-RPC message",
+      );
     }
   }
 

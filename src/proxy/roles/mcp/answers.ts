@@ -2,6 +2,7 @@ import type { Dispatcher } from "undici";
 import { AppError } from "../../../runtime/errors.ts";
 import { parseJsonText } from "../../json-text.ts";
 import { MAX_JSON_DEPTH } from "../../limits.ts";
+import type { MemoryHold } from "../../memory-budget.ts";
 import { unusableAnswer, upstreamError } from "../../upstream-errors.ts";
 import { rpcError } from "./messages.ts";
 import type { Target } from "./target.ts";
@@ -32,8 +33,12 @@ export function failure({ what, credential }: Target, { statusCode }: Answer): A
   }
 }
 
-/** The whole body; throws UPSTREAM_REFUSED past `limit` bytes. */
-export async function readText(what: string, answer: Answer, limit: number): Promise<string> {
+/** The whole body; throws UPSTREAM_REFUSED past `limit` bytes, or when there is no room for it. */
+export async function readText(
+  what: string,
+  answer: Answer,
+  { limit, memory }: { limit: number; memory: MemoryHold | undefined },
+): Promise<string> {
   const chunks: Buffer[] = [];
   let size = 0;
   try {
@@ -42,6 +47,7 @@ export async function readText(what: string, answer: Answer, limit: number): Pro
       size += bytes.length;
       if (size > limit)
         throw unusableAnswer(`${what} answered with more than ${limit} bytes`, { limit });
+      memory?.add(bytes.length);
       chunks.push(bytes);
     }
   } catch (error) {

@@ -37,6 +37,7 @@ export async function relayEvents(
   let size = 0;
   for await (const chunk of source) {
     size += chunk.length;
+    exchange.memory?.add(chunk.length);
     if (size > SIZES.sseStream) throw tooLong("the stream", SIZES.sseStream);
     let frames = "";
     try {
@@ -48,6 +49,7 @@ export async function relayEvents(
     } finally {
       // What was good before a bad event is passed on before the stream ends.
       await exchange.write(frames, until);
+      if (read.length > 0) exchange.memory?.release();
       read = [];
     }
   }

@@ -153,18 +153,21 @@ export class McpRole {
 
   async #answerPost(stream: Stream, message: Message, answer: Answer): Promise<void> {
     const { exchange, target, relay } = stream;
+    const { memory } = exchange;
     const { what, redactor } = target;
     if (isFailure(answer.statusCode)) throw failure(target, answer);
     checkCharset(what, answer);
     const headers = this.#answerHeaders(target, answer);
     const type = oneHeader(answer.headers, "content-type")?.split(";")[0]?.trim().toLowerCase();
     if (answer.statusCode >= 400) {
-      const text = await readText(what, answer, SIZES.jsonAnswer);
+      const text = await readText(what, answer, { limit: SIZES.jsonAnswer, memory });
       exchange.sendJson(answer.statusCode, redactor.json(errorBodyOf(text, what, answer)));
     } else if (message.kind !== "request") {
       exchange.sendText(202, "", "text/plain", headers);
     } else if (type === "application/json") {
-      const text = await relay.json(await readText(what, answer, SIZES.jsonAnswer));
+      const isList = message.method === "tools/list";
+      const limit = isList ? SIZES.toolsAnswer : SIZES.jsonAnswer;
+      const text = await relay.json(await readText(what, answer, { limit, memory }));
       exchange.sendText(answer.statusCode, text, "application/json", headers);
     } else if (type === "text/event-stream") {
       exchange.start(answer.statusCode, { ...headers, ...STREAM_HEADERS });

@@ -1,5 +1,6 @@
 import { createParser, type EventSourceMessage } from "eventsource-parser";
 import type { Dispatcher } from "undici";
+import { AppError } from "../../../runtime/errors.ts";
 import type { Exchange } from "../../exchange.ts";
 import { parseJsonText } from "../../json-text.ts";
 import { MAX_JSON_DEPTH, SIZES } from "../../limits.ts";
@@ -15,11 +16,16 @@ type Body = Dispatcher.ResponseData["body"];
  * A whole answer as its reader will read it: JSON is searched after it is decoded, so that no escape
  * hides a value. Throws UPSTREAM_REFUSED for what is not text, or too much of it.
  */
-export async function readAnswer(body: Body, redactor: Redactor): Promise<string> {
+export async function readAnswer(
+  body: Body,
+  exchange: Exchange,
+  redactor: Redactor,
+): Promise<string> {
   const decoder = new Utf8Text(WHAT);
   let text = "";
   try {
     for await (const chunk of body) {
+      exchange.memory?.add(chunk.length);
       text += decoder.push(chunk);
       if (text.length > SIZES.jsonAnswer) throw tooLong("a whole answer", SIZES.jsonAnswer);
     }
@@ -67,10 +73,12 @@ export async function relayModelEvents(
     const ready = frames;
     frames = "";
     await exchange.write(ready, until);
+    if (ready !== "") exchange.memory?.release();
   };
   try {
     for await (const chunk of body) {
       try {
+        exchange.memory?.add(chunk.length);
         parser.feed(decoder.push(chunk));
       } finally {
         // What was good before a bad event is passed on before the stream ends.
@@ -97,8 +105,10 @@ function frameOf({ event, id }: Partial<EventSourceMessage>, data: string, redac
 function jsonOf(text: string): { value: unknown } | undefined {
   try {
     return { value: parseJsonText(text, MAX_JSON_DEPTH) };
-  } catch {
-    return undefined;
+  } catch (error) {
+    // What costs too much here would cost its reader as much.
+    if (!(error instanceof AppError) || error.details["limit"] === undefined) return undefined;
+    throw unusableAnswer(`${WHAT} answered with too much: ${error.message}`);
   }
 }
 

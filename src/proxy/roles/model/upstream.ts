@@ -143,7 +143,7 @@ async function pass(
       exchange.start(statusCode, headers);
       await relayModelEvents(body, exchange, redactor, until);
     } else {
-      const text = await readAnswer(body, redactor);
+      const text = await readAnswer(body, exchange, redactor);
       exchange.start(statusCode, headers);
       await exchange.write(text, until);
     }
