@@ -77,7 +77,7 @@ describe("a daemon that does not come up", () => {
     const [child = 0, daemon = 0] = await pids(2);
     await until(() => clock.pending > 0);
 
-    await clock.advance(20_000);
+    await clock.advance(40_000);
 
     expect(await refusal).toMatchObject({ code: "TIMEOUT" });
     await gone(daemon);

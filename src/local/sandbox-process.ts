@@ -28,7 +28,8 @@ export interface SandboxProcess {
   stop(): Promise<void>;
 }
 
-const START_DEADLINE_MS = 20_000;
+/** Longer than the daemon itself waits for its runner, so that its own words are heard. */
+const START_DEADLINE_MS = 40_000;
 const STOP_GRACE_MS = 5000;
 const SETUP_OUTPUT_CHARS = 2000;
 
@@ -46,7 +47,7 @@ function environment(place: SandboxPlace): Record<string, string> {
 /**
  * Starts the daemon (`command` = program and arguments) as a process group of its own, listening on
  * a free loopback port. It ends when this process ends: its standard input is our pipe.
- * Throws TIMEOUT when it does not say within 20 s where it listens, UNAVAILABLE when it ends before;
+ * Throws TIMEOUT when it does not say within 40 s where it listens, UNAVAILABLE when it ends before;
  * then nothing of it is left. `onSaid` gets what it writes to its standard error.
  */
 export async function startSandboxProcess(

@@ -19,7 +19,7 @@ describeAsRoot("code in the sandbox", () => {
     await sandbox.start();
     await sandbox.bash("true");
     daemonPid = sandbox.child?.pid ?? 0;
-  }, 60_000);
+  }, 120_000);
 
   afterAll(() => sandbox?.remove());
 
