@@ -152,8 +152,9 @@ class HarnessWorker implements Worker {
 
   #start(lease: Lease): void {
     const { metrics } = this.#deps;
-    metrics.claims.inc({ outcome: lease.takeover > 0 ? "takeover" : "fresh" });
-    if (lease.takeover > 0) metrics.takeovers.inc({ cause: "lease_expired" });
+    const taken = lease.previousOwner !== "";
+    metrics.claims.inc({ outcome: taken ? "takeover" : "fresh" });
+    if (taken) metrics.takeovers.inc({ cause: "lease_expired" });
     const task = this.#hold(lease).finally(() => {
       this.#sessions.delete(task);
       metrics.activeSessions.set(this.#sessions.size);

@@ -95,13 +95,16 @@ async function restarted({ manager, clock }: Operator): Promise<void> {
 
 /** As a session that kills whoever works on it, until it is put aside. */
 async function killWorkers({ store, clock }: Operator, { ref }: Lease): Promise<void> {
-  for (let died = 0; died < 10; died += 1) {
+  // Takeovers without progress pause for up to a minute: most of these workers get nothing.
+  for (let died = 0; died < 40; died += 1) {
     const [state] = await store.operator.statusOf([ref]);
     if (state?.status !== "created") return;
     const queue = store.queue(`worker-${died}`);
-    const claims = queue.claim({ capacity: () => 1, signal: AbortSignal.timeout(30_000) });
+    const dead = new AbortController();
+    const claims = queue.claim({ capacity: () => 1, signal: dead.signal });
     void claims[Symbol.asyncIterator]().next();
     await clock.advance(5_000);
+    dead.abort();
     await queue.close();
   }
   throw new Error("the session is not put aside");

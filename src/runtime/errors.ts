@@ -17,6 +17,10 @@ export const ERROR_CODES = {
   INTERNAL: { http: 500, meaning: "A bug in Drover or an impossible state." },
   SESSION_NOT_FOUND: { http: 404, meaning: "There is no log for this session id." },
   SESSION_CLOSED: { http: 409, meaning: "The session is terminated and takes no more events." },
+  SESSION_QUARANTINED: {
+    http: 409,
+    meaning: "The session is set aside because its workers kept dying; it takes no messages.",
+  },
   SESSION_LEASE_LOST: { http: 409, meaning: "Another worker holds the session now." },
   SESSION_REWOUND: { http: 409, meaning: "The log no longer contains what this worker had read." },
   SESSION_EVENT_TOO_LARGE: { http: 413, meaning: "An event or batch exceeds the log's limits." },

@@ -9,6 +9,9 @@ import type {
   LeasedAppendOp,
   LeasedAppendReply,
   ReleaseReply,
+  SettleOp,
+  SettleReply,
+  Unsettled,
   WakeReply,
 } from "./log-state.ts";
 import type {
@@ -57,7 +60,9 @@ export interface LogBackend extends LeaseReader, BindingReader {
   /** At most `max` leases, oldest `due` first within a partition. */
   claim(op: Omit<ClaimOp, "stealExpired"> & { max: number }): Promise<ClaimBatch>;
   /** In the order asked: the log's seq, or null where the token holds nothing. */
-  renew(leases: readonly HeldLease[], ttlMs: number): Promise<(Seq | null)[]>;
+  renew(leases: readonly HeldLease[], op: RenewOp): Promise<(Seq | null)[]>;
+  /** Closes the log of a session that a claim has told as unsettled; DONE when somebody has. */
+  settle(ref: SessionRef, op: SettleOp): Promise<SettleReply>;
   wake(ref: SessionRef): Promise<WakeReply>;
   head(ref: SessionRef): Promise<Head | null>;
   snapshotOf(ref: SessionRef): Promise<SessionSnapshot | null>;
@@ -92,9 +97,18 @@ export interface HeldLease {
   token: string;
 }
 
+export interface RenewOp {
+  ttlMs: number;
+  /** This life of the worker, as in the nonces of its claims. */
+  incarnation: string;
+  /** The suspect that the worker holds, by its name in the tables, or ''. */
+  suspect: string;
+}
+
 export interface ClaimBatch {
   leases: (Claimed & { ref: SessionRef })[];
-  quarantined: { ref: SessionRef; epoch: number }[];
+  /** Told by each claim until somebody has settled them. */
+  unsettled: (Unsettled & { ref: SessionRef })[];
 }
 
 export interface Page {

@@ -20,6 +20,7 @@ describe("keys", () => {
       sbell: "drover:{abcd.0f}:q:sbell",
       arch: "drover:{abcd.0f}:q:arch",
       workers: "drover:{abcd.0f}:q:w",
+      alive: "drover:{abcd.0f}:q:alive",
       member: `team-a:${ID}`,
       meta: `drover:{abcd.0f}:team-a:${ID}:m`,
       log: `drover:{abcd.0f}:team-a:${ID}:l`,

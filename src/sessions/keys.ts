@@ -17,6 +17,8 @@ export interface PartitionKeys {
   sbell: string;
   arch: string;
   workers: string;
+  /** What was last heard of each worker that holds or held a lease here; see takeover.ts. */
+  alive: string;
 }
 
 export interface SessionKeys extends PartitionKeys {
@@ -47,6 +49,7 @@ export function partitionKeys(code: string, partition: string): PartitionKeys {
     sbell: `${tag}:q:sbell`,
     arch: `${tag}:q:arch`,
     workers: `${tag}:q:w`,
+    alive: `${tag}:q:alive`,
   };
 }
 

@@ -1,4 +1,5 @@
 import type { LogStatus, NewEvent, Position, Release, Seq, StoredEvent } from "./session-log.ts";
+import type { LastWord } from "./takeover.ts";
 
 /**
  * What the state machine knows of one log besides its events: the meta hash of session-log §3.2
@@ -25,8 +26,16 @@ export interface LogState {
   why: string;
   src: "manifest" | "api";
   gen: string;
-  /** Consecutive takeovers without progress. */
+  /** Type of the last event of that batch. */
+  wt: string;
+  /** Deaths of holders in a row, without progress. */
   tk: number;
+  /** Those deaths, as far as known: `<incarnation>@<epoch ms>`, a space between. */
+  kl: string;
+  /** Token of a lease whose holder's death is counted already; it waits for the end of a pause. */
+  dt: string;
+  /** Set aside, or ended while set aside, and a worker has still to settle what is open in the log. */
+  qr: boolean;
   /** Epoch ms of creation. */
   ct: number;
   /** Epoch ms at which a worker may claim it; null when there is nothing to do. */
@@ -93,10 +102,24 @@ export interface LeasedAppendOp {
 }
 export interface ClaimOp {
   worker: string;
-  /** Unique per claim call. */
+  /** `<incarnation of the worker>-<unique per claim call>`. */
   nonce: string;
   ttlMs: number;
   stealExpired: boolean;
+  /** The suspect that the worker holds already, by its name in the tables, or ''. */
+  suspect: string;
+  /** Whether it may take a suspect (see takeover.ts). */
+  takesSuspect: boolean;
+}
+/** Which session, and what is known of those who held it. */
+export interface ClaimSurroundings {
+  now: number;
+  member: string;
+  heard: (incarnation: string) => LastWord | undefined;
+}
+export interface SettleOp {
+  epoch: number;
+  events: readonly NewEvent[];
 }
 
 /** Status words are those of the scripts (session-log §4). */
@@ -105,7 +128,7 @@ export type AppendReply =
   | { word: "OK"; first: Seq; last: Seq }
   | { word: "DUP"; first: Seq }
   | { word: "MORE"; seq: Seq }
-  | { word: "NOSESSION" | "CLOSED" };
+  | { word: "NOSESSION" | "CLOSED" | "QUARANTINED" };
 export type LeasedAppendReply =
   | { word: "OK"; first: Seq; last: Seq }
   | { word: "DUP"; first: Seq; last: Seq }
@@ -124,7 +147,14 @@ export interface Claimed {
   takeover: number;
   previousOwner: string;
 }
+/** A session that is set aside, or was ended while it was, and whose log is not settled yet. */
+export interface Unsettled {
+  epoch: number;
+  status: LogStatus;
+  why: string;
+}
 export type ClaimReply =
   | ({ word: "OK" } & Claimed)
-  | { word: "QUARANTINED"; epoch: number }
+  | ({ word: "UNSETTLED" } & Unsettled)
   | { word: "BUSY" | "GONE" };
+export type SettleReply = { word: "OK" | "DONE" | "NOSESSION" };

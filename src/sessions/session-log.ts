@@ -5,7 +5,7 @@ import type { AppError } from "../runtime/errors.ts";
 
 /**
  * The contract of the session log (design: session-log §12). Three implementations keep it: Redis
- * (production), file (local mode) and memory (tests, simulation); `test/contracts/session-log.ts`
+ * (production), file (local mode) and memory (tests, simulation); `test/contracts/session-log/`
  * runs against each. Errors are AppErrors with the codes named at each verb.
  */
 
@@ -109,7 +109,8 @@ export interface SessionLog {
   /**
    * External append; wakes the session when an event's type is in WAKING_TYPES (not for
    * sandbox.released). Durable (`committed`) when it returns unless asked otherwise.
-   * SESSION_NOT_FOUND, SESSION_CLOSED, SESSION_EVENT_TOO_LARGE.
+   * SESSION_NOT_FOUND, SESSION_CLOSED, SESSION_EVENT_TOO_LARGE; SESSION_QUARANTINED for what a person
+   * or a client says (`user.*`, `system.*`) to a session that is set aside: nobody would answer it.
    */
   emitEvents(
     ref: SessionRef,
@@ -233,7 +234,7 @@ export interface WakeQueue {
    */
   claim(options: ClaimOptions): AsyncIterable<Lease>;
   workers(): Promise<{ id: string; seenAt: number }[]>;
-  /** Sessions quarantined by this worker's claims so far (for the counter). */
+  /** Sessions that this worker has found set aside and told of so far (for the counter). */
   quarantined(): number;
   close(): Promise<void>;
 }
@@ -268,8 +269,10 @@ export interface Lease {
   readonly ref: SessionRef;
   readonly epoch: number;
   readonly token: string;
-  /** Consecutive takeovers without progress, this one included; 0 for a fresh claim. */
+  /** Workers that died in a row while they held it, without progress; 0 for a fresh claim. */
   readonly takeover: number;
+  /** Worker whose lease ran out; '' for a fresh claim. */
+  readonly previousOwner: string;
   /** Aborts when the lease is lost: drop everything, touch nothing. */
   readonly lost: AbortSignal;
   /**

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "@jest/globals";
 import { event, message } from "../../test/fakes/session-fixtures.ts";
-import type { LeasedAppendOp, LogState } from "./log-state.ts";
+import type { ClaimOp, ClaimSurroundings, LeasedAppendOp, LogState } from "./log-state.ts";
 import type { Release, StoredEvent } from "./session-log.ts";
 import * as rules from "./state-machine.ts";
 
@@ -15,10 +15,25 @@ function created(overrides: Partial<LogState> = {}): LogState {
 }
 
 function claimed(overrides: Partial<LogState> = {}): LogState {
-  const op = { worker: "w", nonce: "n", ttlMs: 800, stealExpired: true };
-  const { state } = rules.claim(created(), op, { now: NOW });
+  const { state } = rules.claim(created(), claimOp({ worker: "w", nonce: "n" }), facts());
   if (state === null) throw new Error("not claimed");
   return { ...state, ...overrides };
+}
+
+function claimOp(overrides: Partial<ClaimOp> = {}): ClaimOp {
+  return {
+    worker: "w2",
+    nonce: "m",
+    ttlMs: 800,
+    stealExpired: true,
+    suspect: "",
+    takesSuspect: true,
+    ...overrides,
+  };
+}
+
+function facts(overrides: Partial<ClaimSurroundings> = {}): ClaimSurroundings {
+  return { now: NOW, member: "team-a:s", heard: () => undefined, ...overrides };
 }
 
 function batch(state: LogState, overrides: Partial<LeasedAppendOp> = {}): LeasedAppendOp {
@@ -91,15 +106,15 @@ describe("claims", () => {
     { name: "a suspended session", state: created({ st: "suspended" }), steal: true, word: "GONE" },
     { name: "a terminated one", state: created({ st: "terminated" }), steal: true, word: "GONE" },
     {
-      name: "the fifth takeover without progress",
+      name: "the fifth death without progress",
       state: claimed({ due: NOW, tk: 4 }),
       steal: true,
-      word: "QUARANTINED",
+      word: "UNSETTLED",
     },
   ])("$name: $word", ({ state, steal, word }) => {
-    const op = { worker: "w2", nonce: "m", ttlMs: 800, stealExpired: steal };
+    const { reply } = rules.claim(state, claimOp({ stealExpired: steal }), facts());
 
-    expect(rules.claim(state, op, { now: NOW }).reply.word).toBe(word);
+    expect(reply.word).toBe(word);
   });
 
   it("a token holds by equality, not by its epoch", () => {
@@ -162,11 +177,7 @@ describe("giving up", () => {
 describe("what the operator is told", () => {
   it("a state that is set again is no change", () => {
     const state = created({ st: "idle", why: "end_turn", change: null });
-    const { state: leased } = rules.claim(
-      state,
-      { worker: "w", nonce: "n", ttlMs: 1, stealExpired: false },
-      around,
-    );
+    const { state: leased } = rules.claim(state, claimOp(), facts());
     const release = { kind: "idle", why: "end_turn" } as const;
     const op = { token: leased?.tok ?? "", seen: 1, release };
 

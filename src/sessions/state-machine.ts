@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import type {
   AppendOp,
   AppendReply,
@@ -5,6 +6,7 @@ import type {
   BarrierReply,
   ClaimOp,
   ClaimReply,
+  ClaimSurroundings,
   CreateOp,
   CreateReply,
   HandRequest,
@@ -12,6 +14,8 @@ import type {
   LeasedAppendReply,
   LogState,
   ReleaseReply,
+  SettleOp,
+  SettleReply,
   Surroundings,
   WakeReply,
 } from "./log-state.ts";
@@ -24,6 +28,14 @@ import type {
   StateChange,
   StoredEvent,
 } from "./session-log.ts";
+import {
+  incarnationOf,
+  judgeExpired,
+  QUARANTINE_REASON,
+  QUARANTINED_ERROR,
+  SUSPECT_AFTER,
+  TELL_AGAIN_MS,
+} from "./takeover.ts";
 
 /**
  * The rules of the session log, once, as pure functions (design: session-log §4). Memory and file
@@ -31,12 +43,8 @@ import type {
  * its arguments.
  */
 
-/** Takeovers in a row without progress that make a session poison: it kills whoever works on it. */
-export const QUARANTINE_AFTER = 5;
-/** `why` of a quarantined session. */
-export const QUARANTINE_REASON = "takeovers";
-
-const PROGRESS_TYPES: ReadonlySet<string> = new Set(["model.request_end", "tool.result"]);
+/** Events that show that work on a session gets on. */
+export const PROGRESS_TYPES: ReadonlySet<string> = new Set(["model.request_end", "tool.result"]);
 const UNCLAIMABLE: ReadonlySet<LogStatus> = new Set(["suspended", "quarantined", "terminated"]);
 
 export function create(
@@ -57,6 +65,7 @@ export function create(
     wid: "",
     ws: 0,
     wc: 0,
+    ...NEW_FIELDS,
     st: "created",
     why: "",
     src: op.src,
@@ -80,6 +89,10 @@ export function appendExternal(
   if (state === null) return unchanged(state, { word: "NOSESSION" });
   if (op.known !== undefined) return unchanged(state, { word: "DUP", first: op.known });
   if (state.st === "terminated") return unchanged(state, { word: "CLOSED" });
+  // Nobody would answer: the sender has to know.
+  if (state.st === "quarantined" && op.events.some(isInput)) {
+    return unchanged(state, { word: "QUARANTINED" });
+  }
   if (op.onlyIfIdleAt !== undefined && (state.tok !== "" || state.seq !== op.onlyIfIdleAt)) {
     return unchanged(state, { word: "MORE", seq: state.seq });
   }
@@ -130,6 +143,7 @@ export function appendLeased(
     wid: op.events[0]?.id ?? "",
     ws: first,
     wc: op.events.length,
+    wt: op.events.at(-1)?.type ?? "",
     tk: progressed ? 0 : filled.tk,
     hands: [...filled.hands, ...op.events.flatMap(handRequest)],
   };
@@ -144,26 +158,41 @@ export function appendLeased(
 export function claim(
   state: LogState | null,
   op: ClaimOp,
-  at: Pick<Surroundings, "now">,
+  at: ClaimSurroundings,
 ): Applied<ClaimReply> {
   if (state === null) return unchanged(state, { word: "GONE" });
+  const isDue = state.due !== null && state.due <= at.now;
+  if (state.qr) return isDue ? tellUnsettled(state, at.now) : unchanged(state, { word: "BUSY" });
   if (UNCLAIMABLE.has(state.st)) {
     return { state: { ...state, due: null }, reply: { word: "GONE" }, appended: [] };
   }
-  if (state.due === null || state.due > at.now) return unchanged(state, { word: "BUSY" });
-  const taken = state.tok !== "";
-  if (taken && !op.stealExpired) return unchanged(state, { word: "BUSY" });
-  const tk = taken ? state.tk + 1 : 0;
-  if (tk >= QUARANTINE_AFTER) {
-    const free: LogState = { ...state, tok: "", own: "", rel: "", tk, due: null };
-    return {
-      state: setStatus(free, "quarantined", QUARANTINE_REASON, at.now),
-      reply: { word: "QUARANTINED", epoch: state.ep },
-      appended: [],
-    };
+  if (!isDue) return unchanged(state, { word: "BUSY" });
+  if (state.tok === "") return give(state, op, at.now);
+  if (!op.stealExpired) return unchanged(state, { word: "BUSY" });
+  const caller = incarnationOf(`0.${op.nonce}`);
+  const verdict = judgeExpired(state, { ...at, ttlMs: op.ttlMs, caller });
+  switch (verdict.kind) {
+    case "wait":
+      return unchanged(state, { word: "BUSY" });
+    case "quarantine":
+      return setAside({ ...state, tk: verdict.tk, kl: verdict.kl }, at);
+    case "pause": {
+      const { tk, kl, until } = verdict;
+      const waits = { ...state, tk, kl, dt: state.tok, due: until };
+      return { state: waits, reply: { word: "BUSY" }, appended: [] };
+    }
+    case "take":
+      if (verdict.tk >= SUSPECT_AFTER && !op.takesSuspect) {
+        return unchanged(state, { word: "BUSY" });
+      }
+      return give({ ...state, tk: verdict.tk, kl: verdict.kl }, op, at.now);
   }
+}
+
+function give(state: LogState, op: ClaimOp, now: number): Applied<ClaimReply> {
   const ep = state.ep + 1;
   const token = `${ep}.${op.nonce}`;
+  const taken = state.tok !== "";
   return {
     state: {
       ...state,
@@ -175,19 +204,56 @@ export function claim(
       wid: "",
       ws: 0,
       wc: 0,
-      tk,
-      due: at.now + op.ttlMs,
+      wt: "",
+      tk: taken ? state.tk : 0,
+      dt: "",
+      due: now + op.ttlMs,
     },
     reply: {
       word: "OK",
       epoch: ep,
       token,
       pos: { seq: state.seq, id: state.lid },
-      takeover: tk,
+      takeover: taken ? state.tk : 0,
       previousOwner: state.own,
     },
     appended: [],
   };
+}
+
+/** Says so in the log in the same step: a quarantine that nobody hears of must not be possible. */
+function setAside(
+  state: LogState,
+  { now, member }: Pick<ClaimSurroundings, "now" | "member">,
+): Applied<ClaimReply> {
+  const digest = createHash("sha1").update(`${member} ${state.tok}`).digest("hex");
+  const id = `sevt_${digest.slice(0, 32)}`;
+  const error = { id, type: "session.error", data: QUARANTINED_ERROR };
+  const { state: said, appended } = append(state, [error], 0, now);
+  const free: LogState = { ...said, tok: "", own: "", rel: "", dt: "", qr: true };
+  const told = tellUnsettled(setStatus(free, "quarantined", QUARANTINE_REASON, now), now);
+  return { ...told, appended };
+}
+
+/** Told again until it is settled, because the answer may not arrive. */
+function tellUnsettled(state: LogState, now: number): Applied<ClaimReply> {
+  return {
+    state: { ...state, due: now + TELL_AGAIN_MS },
+    reply: { word: "UNSETTLED", epoch: state.ep, status: state.st, why: state.why },
+    appended: [],
+  };
+}
+
+/** Closes what is open in the log of a session that is set aside; once, whoever does it. */
+export function settle(
+  state: LogState | null,
+  op: SettleOp,
+  at: Pick<Surroundings, "now">,
+): Applied<SettleReply> {
+  if (state === null) return unchanged(state, { word: "NOSESSION" });
+  if (!state.qr || state.ep !== op.epoch) return unchanged(state, { word: "DONE" });
+  const { state: settled, appended } = append(state, op.events, 0, at.now);
+  return { state: { ...settled, qr: false, due: null }, reply: { word: "OK" }, appended };
 }
 
 /** Answers the log's seq, or null when the token holds nothing. An expired, unclaimed lease may be renewed. */
@@ -197,7 +263,9 @@ export function renew(
   at: Pick<Surroundings, "now">,
 ): Applied<Seq | null> {
   if (state === null || !holds(state, op.token)) return unchanged(state, null);
-  return { state: { ...state, due: at.now + op.ttlMs }, reply: state.seq, appended: [] };
+  // Whoever renews lives: what was held against the session for this lease is looked at anew.
+  const dt = state.dt === op.token ? "" : state.dt;
+  return { state: { ...state, dt, due: at.now + op.ttlMs }, reply: state.seq, appended: [] };
 }
 
 export function release(
@@ -277,6 +345,9 @@ export function expiredKeys(
   return old;
 }
 
+/** Fields that states written by earlier versions do not have. */
+export const NEW_FIELDS = { wt: "", kl: "", dt: "", qr: false } as const;
+
 const KEYS_A_CALL = 4;
 const KEY_LIFE_MS = 24 * 60 * 60 * 1000;
 
@@ -311,15 +382,21 @@ function obeyControl(state: LogState, event: NewEvent, now: number): LogState {
       if (UNCLAIMABLE.has(state.st)) return state;
       return setStatus({ ...state, due: null }, "suspended", "", now);
     case "session.resume_requested":
-      return isParked(state) ? setStatus({ ...state, tk: 0 }, "idle", "", now) : state;
+      return isParked(state) ? setStatus({ ...state, tk: 0, qr: false }, "idle", "", now) : state;
     case "session.stop_requested":
       // A worker ends a suspended session properly; a poison one would only kill the next worker.
       if (state.st === "suspended") return setStatus(state, "idle", "", now);
       if (state.st !== "quarantined") return state;
-      return setStatus({ ...state, due: null }, "terminated", reasonOf(event), now);
+      // The next worker that looks for work closes the log.
+      return setStatus({ ...state, qr: true, due: now }, "terminated", reasonOf(event), now);
     default:
       return state;
   }
+}
+
+/** What a person or a client says to the session, as opposed to the operator's facts and requests. */
+function isInput({ type }: NewEvent): boolean {
+  return type.startsWith("user.") || type.startsWith("system.");
 }
 
 function isParked(state: LogState): boolean {
@@ -353,7 +430,7 @@ function matches(state: LogState, prev: Position, at: Surroundings): boolean {
 }
 
 function giveUp(state: LogState, how: Release, unseen: boolean, now: number): LogState {
-  const free: LogState = { ...state, tok: "", own: "", rel: state.tok, tk: 0 };
+  const free: LogState = { ...state, tok: "", own: "", rel: state.tok, tk: 0, dt: "" };
   switch (how.kind) {
     case "idle":
       return setStatus({ ...free, due: null }, "idle", how.why, now);

@@ -68,6 +68,7 @@ export class CrashPlan {
       epoch: lease.epoch,
       token: lease.token,
       takeover: lease.takeover,
+      previousOwner: lease.previousOwner,
       lost: new AbortController().signal,
       fresh: () => lease.fresh(),
       getSession: () => lease.getSession(),

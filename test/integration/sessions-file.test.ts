@@ -18,15 +18,15 @@ import type {
   StoredEvent,
 } from "../../src/sessions/session-log.ts";
 import { assembleStore } from "../../src/sessions/store/session-store.ts";
-import { CONTRACT_TIMINGS, describeSessionLog } from "../contracts/session-log.ts";
+import { describeSessionLog } from "../contracts/session-log/suite.ts";
 import { event, message, newRef, newSession, snapshotOf } from "../fakes/session-fixtures.ts";
 
 const common = { clock: systemClock, rng: systemRng };
 
-describeSessionLog("file", async () => {
+describeSessionLog("file", async (timings) => {
   const directory = await newDirectory();
   const backend = await openFileBackend({ directory, ...common });
-  const store = assembleStore({ ...common, backend, timings: CONTRACT_TIMINGS });
+  const store = assembleStore({ ...common, backend, timings });
   return {
     store,
     backend,

@@ -3,7 +3,7 @@ import * as fc from "fast-check";
 import { Redis } from "ioredis";
 import { silentLogger } from "../../src/runtime/logger.ts";
 import type { LogBackend } from "../../src/sessions/backend.ts";
-import { sessionKeys } from "../../src/sessions/keys.ts";
+import { partitionKeys, sessionKeys } from "../../src/sessions/keys.ts";
 import { noJournal } from "../../src/sessions/memory/journal.ts";
 import { MemoryBackend } from "../../src/sessions/memory/memory-backend.ts";
 import { connectRedisBackend } from "../../src/sessions/redis/redis-session-store.ts";
@@ -11,13 +11,16 @@ import type { NewEvent, Position, Release, SessionRef } from "../../src/sessions
 import { FakeClock } from "../fakes/fake-clock.ts";
 import { type RedisServer, startRedis } from "../fakes/redis-server.ts";
 import { createSeededRng } from "../fakes/seeded-rng.ts";
-import { event, FIXTURE_POOL, newRef, newSession } from "../fakes/session-fixtures.ts";
+import { event, newRef, newSession } from "../fakes/session-fixtures.ts";
 
 /**
  * The scripts say the same as the state machine: random operations, right and wrong ones, run on
  * both, and every reply and everything that can be seen afterwards is compared. Leases are far too
- * long to end by themselves; `expire` ends them on both sides.
+ * long to end by themselves; `expire` lets the life of a lease pass on both sides. All sessions
+ * share a partition, and workers come back under the same few incarnations.
  */
+
+const POOL = { code: "prop", partitions: 1 };
 
 const TTL_MS = 600_000;
 const TYPES = [
@@ -30,6 +33,7 @@ const TYPES = [
   "session.resume_requested",
   "session.stop_requested",
   "session.error",
+  "tool.intent",
 ];
 const RELEASES: readonly (Release | null)[] = [
   null,
@@ -89,13 +93,40 @@ const op = fc.oneof(
       types,
     }),
   },
-  { weight: 5, arbitrary: fc.record({ op: fc.constant("claim" as const) }) },
+  {
+    weight: 5,
+    arbitrary: fc.record({
+      op: fc.constant("claim" as const),
+      worker: pick,
+      suspect: pick,
+      takesSuspect: fc.constantFrom(true, true, true, false),
+    }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      op: fc.constant("beat" as const),
+      s: pick,
+      worker: pick,
+      suspect: pick,
+    }),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      op: fc.constant("settle" as const),
+      s: pick,
+      wrong: fc.boolean(),
+      types,
+    }),
+  },
   { weight: 3, arbitrary: fc.record({ op: fc.constant("expire" as const) }) },
   {
     weight: 1,
     arbitrary: fc.record({
       op: fc.constant("deaths" as const),
-      times: fc.integer({ min: 2, max: 6 }),
+      times: fc.integer({ min: 2, max: 12 }),
+      sameWorker: fc.constantFrom(false, false, true),
     }),
   },
   { weight: 2, arbitrary: fc.record({ op: fc.constant("renew" as const), s: pick, token: pick }) },
@@ -139,7 +170,7 @@ beforeAll(async () => {
   redis = await connectRedisBackend({
     url: server.url,
     commit: { mode: "provider" },
-    pools: [FIXTURE_POOL],
+    pools: [POOL],
     clock,
     rng: createSeededRng(),
     logger: silentLogger,
@@ -161,7 +192,7 @@ it("the Lua scripts and the state machine answer alike, whatever is asked of the
         expect(right).toEqual(left),
       );
       for (const each of ops) await pair.run(each);
-      await pair.run({ op: "claim" });
+      await pair.run({ op: "claim", worker: 0, suspect: 0, takesSuspect: true });
     }),
     { numRuns: 40, interruptAfterTimeLimit: 12_000 },
   );
@@ -171,13 +202,19 @@ it("the Lua scripts and the state machine answer alike, whatever is asked of the
 class Pair {
   readonly #memory: LogBackend;
   readonly #same: (left: unknown, right: unknown) => void;
-  readonly #refs: SessionRef[] = [newRef(), newRef("team-b"), newRef()];
+  readonly #refs: SessionRef[] = [
+    newRef("team-a", POOL),
+    newRef("team-b", POOL),
+    newRef("team-a", POOL),
+  ];
   readonly #tokens: string[] = ["", "1.unknown"];
   /** The last token of each session. */
   readonly #holders = new Map<string, string>();
   readonly #ordinals = new Map<string, number>();
   readonly #sent = new Map<string, NewEvent[]>();
   #nonces = 0;
+  /** Real time at which the time of now began. */
+  #began = Date.now();
 
   constructor(memory: LogBackend, same: (left: unknown, right: unknown) => void) {
     this.#memory = memory;
@@ -222,19 +259,37 @@ class Pair {
       case "leased":
         return await this.#leased(each);
       case "claim":
-        return await this.#claim();
+        return await this.#claim(each);
+      case "beat": {
+        // A worker that has lost its lease says once more that it lives.
+        const lease = { ref: this.#ref(each.s), token: "1.unknown" };
+        const incarnation = incarnationOf(each.worker);
+        const beat = { ttlMs: TTL_MS, incarnation, suspect: this.#suspect(each.suspect) };
+        await this.#both((backend) => backend.renew([lease], beat));
+        return;
+      }
+      case "settle": {
+        const ref = this.#ref(each.s);
+        const [state] = await this.#memory.statesOf([ref]);
+        const epoch = (state?.epoch ?? 0) + (each.wrong ? 1 : 0);
+        const events = each.types.map(eventOf);
+        await this.#both((backend) => backend.settle(ref, { epoch, events }));
+        return;
+      }
       case "expire":
         return await this.#expire();
       case "deaths":
         for (let i = 0; i < each.times; i += 1) {
           await this.#expire();
-          await this.#claim();
+          await this.#claim({ worker: each.sameWorker ? 0 : i, suspect: 0, takesSuspect: true });
         }
         return;
       case "renew": {
         const ref = this.#ref(each.s);
         const lease = { ref, token: this.#token(ref, each.token) };
-        await this.#both((backend) => backend.renew([lease], TTL_MS));
+        await this.#both((backend) =>
+          backend.renew([lease], { ttlMs: TTL_MS, incarnation: "x", suspect: "" }),
+        );
         return;
       }
       case "release": {
@@ -299,19 +354,22 @@ class Pair {
     this.#sent.set(token, events);
   }
 
-  async #claim(): Promise<void> {
+  async #claim(each: { worker: number; suspect: number; takesSuspect: boolean }): Promise<void> {
     this.#nonces += 1;
+    const incarnation = incarnationOf(each.worker);
     const request = {
       worker: `w${this.#nonces}`,
-      nonce: `${this.#nonces}`,
+      nonce: incarnation === "" ? `${this.#nonces}` : `${incarnation}-${this.#nonces}`,
       ttlMs: TTL_MS,
       max: 100,
+      suspect: this.#suspect(each.suspect),
+      takesSuspect: each.takesSuspect,
     };
     const batch = await this.#both(async (backend) => {
-      const { leases, quarantined } = await backend.claim(request);
+      const { leases, unsettled } = await backend.claim(request);
       const byId = (a: { ref: SessionRef }, b: { ref: SessionRef }) =>
         a.ref.id < b.ref.id ? -1 : 1;
-      return { leases: leases.toSorted(byId), quarantined: quarantined.toSorted(byId) };
+      return { leases: leases.toSorted(byId), unsettled: unsettled.toSorted(byId) };
     });
     for (const { ref, token } of batch.leases) {
       this.#tokens.push(token);
@@ -319,11 +377,29 @@ class Pair {
     }
   }
 
+  /** What the clock does to memory, done to the times that Redis has written down. */
   async #expire(): Promise<void> {
-    await clock.advance(TTL_MS + 1);
+    const passed = TTL_MS + 1;
+    await clock.advance(passed);
+    const [seconds = 0] = await admin.time();
+    const began = this.#began;
+    this.#began = seconds * 1000;
+    const { due, alive } = partitionKeys(POOL.code, "00");
+    const dues = await admin.zrange(due, "0", "-1", "WITHSCORES");
+    for (let i = 0; i < dues.length; i += 2) {
+      // In memory no time passes between two of these; here what is nearly the same becomes the same.
+      const after = Math.round((Number(dues[i + 1]) - began) / 20_000) * 20_000;
+      await admin.zadd(due, began + after - passed, dues[i] ?? "");
+    }
+    const earlier = (text: string) =>
+      text.replaceAll(/\d{13}/g, (time) => `${Number(time) - passed}`);
+    for (const [name, value] of Object.entries(await admin.hgetall(alive))) {
+      await admin.hset(alive, name, earlier(value));
+    }
     for (const ref of this.#refs) {
-      const { due, member, meta } = sessionKeys(ref);
-      if (((await admin.hget(meta, "tok")) ?? "") !== "") await admin.zadd(due, "XX", 1, member);
+      const { meta } = sessionKeys(ref);
+      const kl = await admin.hget(meta, "kl");
+      if (kl !== null) await admin.hset(meta, "kl", earlier(kl));
     }
   }
 
@@ -357,6 +433,11 @@ class Pair {
     }
   }
 
+  /** Mostly none, else one of the sessions, by its name in the tables. */
+  #suspect(n: number): string {
+    return n % 3 > 0 ? "" : sessionKeys(this.#ref(n)).member;
+  }
+
   #ref(n: number): SessionRef {
     return this.#refs[n % this.#refs.length] ?? newRef();
   }
@@ -366,6 +447,11 @@ class Pair {
     const last = this.#holders.get(ref.id);
     return last !== undefined && n % 8 > 0 ? last : (this.#tokens[n % this.#tokens.length] ?? "");
   }
+}
+
+/** One of a few lives of workers, or none: tokens of earlier versions name none. */
+function incarnationOf(n: number): string {
+  return ["a1", "b2", "c3", ""][n % 4] ?? "";
 }
 
 function eventOf(type: string): NewEvent {

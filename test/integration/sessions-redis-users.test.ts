@@ -14,7 +14,8 @@ import {
 import type { RedisProcess } from "../../src/sessions/redis/users.ts";
 import { assembleStore } from "../../src/sessions/store/session-store.ts";
 import { tenSessionsThroughKill } from "../builders/sessions-through-a-kill.ts";
-import { CONTRACT_POOLS, CONTRACT_TIMINGS, describeSessionLog } from "../contracts/session-log.ts";
+import { CONTRACT_POOLS } from "../contracts/session-log/bench.ts";
+import { describeSessionLog } from "../contracts/session-log/suite.ts";
 import { type RedisWithUsers, startRedisWithUsers } from "../fakes/redis-users.ts";
 import { message, newRef, newSession } from "../fakes/session-fixtures.ts";
 
@@ -47,6 +48,7 @@ const HARNESS_VERBS = new Set<PropertyKey>([
   "release",
   "claim",
   "renew",
+  "settle",
   "read",
   "watch",
   "publishDelta",
@@ -84,7 +86,7 @@ function compose(parts: {
 const open = (process: "harness" | "operator") =>
   connectRedisBackend({ ...server.as(process), ...common });
 
-describeSessionLog("redis with users", async () => {
+describeSessionLog("redis with users", async (timings) => {
   await admin.flushall();
   const parts = {
     harness: await open("harness"),
@@ -92,7 +94,7 @@ describeSessionLog("redis with users", async () => {
     ports: createRedisSessionPorts({ ...server.as("edge"), logger: silentLogger }),
   };
   const backend = compose(parts);
-  const store = assembleStore({ ...common, backend, timings: CONTRACT_TIMINGS });
+  const store = assembleStore({ ...common, backend, timings });
   return {
     store,
     backend,

@@ -10,7 +10,8 @@ import {
 } from "../../src/sessions/redis/redis-session-store.ts";
 import type { SessionRef, SessionStore } from "../../src/sessions/session-log.ts";
 import { assembleStore } from "../../src/sessions/store/session-store.ts";
-import { CONTRACT_POOLS, CONTRACT_TIMINGS, describeSessionLog } from "../contracts/session-log.ts";
+import { CONTRACT_POOLS } from "../contracts/session-log/bench.ts";
+import { describeSessionLog } from "../contracts/session-log/suite.ts";
 import { type RedisServer, startRedis } from "../fakes/redis-server.ts";
 import { message, newRef, newSession } from "../fakes/session-fixtures.ts";
 
@@ -32,12 +33,12 @@ const common = {
   logger: silentLogger,
 } as const;
 
-describeSessionLog("redis", async () => {
+describeSessionLog("redis", async (timings) => {
   const admin = new Redis(server.url, { retryStrategy: () => null });
   await admin.flushall();
   const options = { url: server.url, ...common };
   const backend = await connectRedisBackend(options);
-  const store = assembleStore({ ...options, backend, timings: CONTRACT_TIMINGS });
+  const store = assembleStore({ ...options, backend, timings });
   return {
     store,
     backend,

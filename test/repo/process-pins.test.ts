@@ -263,6 +263,7 @@ it("the keys in Redis are the pinned ones", () => {
     sbell=drover:{POOL.PP}:q:sbell
     arch=drover:{POOL.PP}:q:arch
     workers=drover:{POOL.PP}:q:w
+    alive=drover:{POOL.PP}:q:alive
     meta=drover:{POOL.PP}:MEMBER:m
     log=drover:{POOL.PP}:MEMBER:l
     idempotency=drover:{POOL.PP}:MEMBER:k

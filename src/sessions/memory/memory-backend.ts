@@ -1,7 +1,15 @@
 import { copyExact } from "../../protocol/exact-json.ts";
 import type { SessionSnapshot } from "../../protocol/snapshot.ts";
 import type { Clock } from "../../runtime/clock.ts";
-import type { ClaimBatch, Delta, HeldLease, LogBackend, LogWatcher, Page } from "../backend.ts";
+import type {
+  ClaimBatch,
+  Delta,
+  HeldLease,
+  LogBackend,
+  LogWatcher,
+  Page,
+  RenewOp,
+} from "../backend.ts";
 import type {
   AppendOp,
   AppendReply,
@@ -12,6 +20,8 @@ import type {
   LeasedAppendReply,
   LogState,
   ReleaseReply,
+  SettleOp,
+  SettleReply,
   Surroundings,
   WakeReply,
 } from "../log-state.ts";
@@ -34,6 +44,7 @@ import type {
 } from "../session-log.ts";
 import * as rules from "../state-machine.ts";
 import { Doorbell } from "../store/doorbell.ts";
+import { incarnationOf, type LastWord, SUSPECT_AFTER } from "../takeover.ts";
 import { type Journal, type LogImage, memberOf } from "./journal.ts";
 
 /** One process, Map and arrays, the rules of `state-machine.ts`. A journal makes it survive. */
@@ -43,6 +54,7 @@ export class MemoryBackend implements LogBackend {
   readonly #logs = new Map<string, LogImage>();
   readonly #watchers = new Map<string, Set<LogWatcher>>();
   readonly #workers = new Map<string, number>();
+  readonly #heard = new Map<string, LastWord>();
   readonly #bindings: Map<string, SandboxBinding>;
   readonly #pools: Map<string, PoolConfig>;
   readonly #onClosed: () => Promise<void>;
@@ -54,7 +66,9 @@ export class MemoryBackend implements LogBackend {
     this.#onClosed = deps.onClosed ?? (() => Promise.resolve());
     this.#clock = deps.clock;
     this.#journal = deps.journal;
-    for (const log of deps.journal.restored.logs) this.#logs.set(memberOf(log.ref), log);
+    for (const log of deps.journal.restored.logs) {
+      this.#logs.set(memberOf(log.ref), { ...log, state: { ...rules.NEW_FIELDS, ...log.state } });
+    }
     this.#bindings = new Map(deps.journal.restored.bindings);
     this.#pools = new Map(deps.journal.restored.pools);
     this.#workBell = new Doorbell(deps.clock);
@@ -128,37 +142,53 @@ export class MemoryBackend implements LogBackend {
   }
 
   async claim(op: Omit<ClaimOp, "stealExpired"> & { max: number }): Promise<ClaimBatch> {
-    const batch: ClaimBatch = { leases: [], quarantined: [] };
+    const batch: ClaimBatch = { leases: [], unsettled: [] };
     const touched: SessionRef[] = [];
     const now = this.#clock.now();
+    const heard = (incarnation: string) => this.#heard.get(incarnation);
+    let { suspect, takesSuspect } = op;
     for (const log of this.#claimable(now)) {
       if (batch.leases.length >= op.max) break;
       const { ref } = log;
-      const applied = rules.claim(log.state, { ...op, stealExpired: true }, { now });
+      const member = memberOf(ref);
+      const own = { ...op, suspect, takesSuspect, stealExpired: true };
+      const applied = rules.claim(log.state, own, { now, member, heard });
       this.#store(log, applied, log.state);
       touched.push(ref);
       const { reply } = applied;
       if (reply.word === "OK") {
         const { word: _, ...claimed } = reply;
         batch.leases.push({ ref, ...claimed });
-      } else if (reply.word === "QUARANTINED") {
-        batch.quarantined.push({ ref, epoch: reply.epoch });
+        if (claimed.takeover >= SUSPECT_AFTER) [suspect, takesSuspect] = [member, false];
+      } else if (reply.word === "UNSETTLED") {
+        const { word: _, ...unsettled } = reply;
+        batch.unsettled.push({ ref, ...unsettled });
       }
+    }
+    if (batch.leases.length > 0) {
+      this.#heard.set(incarnationOf(`0.${op.nonce}`), { at: now, suspect });
     }
     await Promise.all(touched.map((ref) => this.#journal.flush(ref, "applied")));
     return batch;
   }
 
   /** Not journalled: after a restart every lease is over anyway. */
-  renew(leases: readonly HeldLease[], ttlMs: number): Promise<(Seq | null)[]> {
+  renew(leases: readonly HeldLease[], op: RenewOp): Promise<(Seq | null)[]> {
     const now = this.#clock.now();
+    this.#heard.set(op.incarnation, { at: now, suspect: op.suspect });
     const seqs = leases.map(({ ref, token }) => {
       const log = this.#find(ref);
-      const applied = rules.renew(log?.state ?? null, { token, ttlMs }, { now });
+      const applied = rules.renew(log?.state ?? null, { token, ttlMs: op.ttlMs }, { now });
       if (log !== undefined && applied.state !== null) log.state = applied.state;
       return applied.reply;
     });
     return Promise.resolve(seqs);
+  }
+
+  async settle(ref: SessionRef, op: SettleOp): Promise<SettleReply> {
+    return await this.#step(ref, "applied", (log) =>
+      rules.settle(log?.state ?? null, { ...op, events: copyExact(op.events) }, this.#around(log)),
+    );
   }
 
   async wake(ref: SessionRef): Promise<WakeReply> {

@@ -1,18 +1,18 @@
-import { CONTRACT_TIMINGS, describeSessionLog } from "../../../test/contracts/session-log.ts";
+import { describeSessionLog } from "../../../test/contracts/session-log/suite.ts";
 import { FakeClock } from "../../../test/fakes/fake-clock.ts";
 import { createSeededRng } from "../../../test/fakes/seeded-rng.ts";
 import { assembleStore } from "../store/session-store.ts";
 import { noJournal } from "./journal.ts";
 import { MemoryBackend } from "./memory-backend.ts";
 
-describeSessionLog("memory", () => {
+describeSessionLog("memory", (timings) => {
   const clock = new FakeClock();
   const backend = new MemoryBackend({ clock, journal: noJournal });
   const store = assembleStore({
     backend,
     clock,
     rng: createSeededRng(),
-    timings: CONTRACT_TIMINGS,
+    timings,
   });
   return Promise.resolve({
     store,

@@ -2,7 +2,15 @@ import type { Redis } from "ioredis";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Logger } from "../../runtime/logger.ts";
 import type { Rng } from "../../runtime/rng.ts";
-import type { ClaimBatch, Delta, HeldLease, LogBackend, LogWatcher, Page } from "../backend.ts";
+import type {
+  ClaimBatch,
+  Delta,
+  HeldLease,
+  LogBackend,
+  LogWatcher,
+  Page,
+  RenewOp,
+} from "../backend.ts";
 import { type PartitionKeys, poolPartitions, refOfMember, sessionKeys } from "../keys.ts";
 import type {
   AppendOp,
@@ -12,6 +20,8 @@ import type {
   LeasedAppendOp,
   LeasedAppendReply,
   ReleaseReply,
+  SettleOp,
+  SettleReply,
   WakeReply,
 } from "../log-state.ts";
 import type { ScriptName, Scripts } from "../scripts.ts";
@@ -30,6 +40,7 @@ import type {
   StateChange,
 } from "../session-log.ts";
 import type { RedisBell } from "./bell.ts";
+import { Contacts } from "./contacts.ts";
 import { encodeEvents } from "./event-codec.ts";
 import type { OperatorTables } from "./operator-tables.ts";
 import { PlainReads, statusOf } from "./plain-reads.ts";
@@ -41,6 +52,7 @@ import {
   claimReply,
   leasedAppendReply,
   releaseReply,
+  settleReply,
   wakeReply,
 } from "./script-replies.ts";
 import { runScript, type ScriptArg, textsOf } from "./script-runner.ts";
@@ -73,12 +85,14 @@ export interface RedisBackendDeps {
 export class RedisBackend implements LogBackend {
   readonly #deps: RedisBackendDeps;
   readonly #reads: PlainReads;
+  readonly #contacts: Contacts;
   readonly #partitions: readonly PartitionKeys[];
   #nextPartition = 0;
 
   constructor(deps: RedisBackendDeps) {
     this.#deps = deps;
     this.#reads = new PlainReads(deps.command);
+    this.#contacts = new Contacts(deps.clock);
     this.#partitions = deps.pools.flatMap(poolPartitions);
   }
 
@@ -234,7 +248,7 @@ export class RedisBackend implements LogBackend {
 
   /** Goes round the partitions, several at once, never asking for more than is wanted in all. */
   async claim(op: Omit<ClaimOp, "stealExpired"> & { max: number }): Promise<ClaimBatch> {
-    const batch: ClaimBatch = { leases: [], quarantined: [] };
+    const batch: ClaimBatch = { leases: [], unsettled: [] };
     const count = this.#partitions.length;
     const start = this.#nextPartition;
     this.#nextPartition = count === 0 ? 0 : (start + 1) % count;
@@ -247,32 +261,51 @@ export class RedisBackend implements LogBackend {
         (_, i) => this.#partitions[(start + visited + i) % count],
       );
       const max = Math.floor(free / width);
-      const found = await Promise.all(
-        some.flatMap((keys) => (keys === undefined ? [] : [this.#claimIn(keys, { ...op, max })])),
-      );
+      const claims = some.flatMap((keys, i) => {
+        if (keys === undefined) return [];
+        // One partition a round may give a suspect, so that there is no more than one.
+        const takesSuspect = op.takesSuspect && visited === 0 && i === 0;
+        return [this.#claimIn(keys, { ...op, max, takesSuspect })];
+      });
+      const found = await Promise.all(claims);
       batch.leases.push(...found.flatMap(({ leases }) => leases));
-      batch.quarantined.push(...found.flatMap(({ quarantined }) => quarantined));
+      batch.unsettled.push(...found.flatMap(({ unsettled }) => unsettled));
       visited += width;
     }
     return batch;
   }
 
-  async renew(leases: readonly HeldLease[], ttlMs: number): Promise<(Seq | null)[]> {
+  async renew(leases: readonly HeldLease[], op: RenewOp): Promise<(Seq | null)[]> {
     const groups = Map.groupBy(leases, ({ ref }) => sessionKeys(ref).prefix);
     // By lease: those of one claim have the same token.
     const seqs = new Map<HeldLease, Seq | null>();
     await Promise.all(
       [...groups].map(async ([prefix, group]) => {
         const pairs = group.map(({ ref, token }) => [sessionKeys(ref).member, token] as const);
-        const call = { keys: [`${prefix}q:due`], args: [prefix, ttlMs, ...pairs.flat()] };
-        const reply = textsOf(await this.#run(this.#deps.command, "renew", call));
+        const reply = await this.#contacts.call(prefix, async (contact) => {
+          const keys = [`${prefix}q:due`, `${prefix}q:alive`];
+          const args = [prefix, op.ttlMs, op.incarnation, op.suspect, ...contact, ...pairs.flat()];
+          const [at, ...found] = textsOf(
+            await this.#run(this.#deps.command, "renew", { keys, args }),
+          );
+          return { at: Number(at), found };
+        });
         for (const [i, lease] of group.entries()) {
-          const seq = Number(reply[i] ?? -1);
+          const seq = Number(reply.found[i] ?? -1);
           seqs.set(lease, seq < 0 ? null : seq);
         }
       }),
     );
     return leases.map((lease) => seqs.get(lease) ?? null);
+  }
+
+  async settle(ref: SessionRef, op: SettleOp): Promise<SettleReply> {
+    const keys = sessionKeys(ref);
+    const reply = await this.#write(`settling session ${ref.id}`, "applied", "settle", {
+      keys: [keys.meta, keys.log, keys.due, keys.payloads],
+      args: [keys.member, keys.notify, op.epoch, ...encodeEvents(op.events)],
+    });
+    return settleReply(textsOf(reply));
   }
 
   head(ref: SessionRef) {
@@ -389,13 +422,17 @@ export class RedisBackend implements LogBackend {
     return Promise.resolve();
   }
 
-  async #claimIn(keys: PartitionKeys, op: Omit<ClaimOp, "stealExpired"> & { max: number }) {
+  #claimIn(keys: PartitionKeys, op: Omit<ClaimOp, "stealExpired"> & { max: number }) {
     const steal = this.#deps.mayStealExpired(op.ttlMs) ? "1" : "0";
-    const reply = await this.#run(this.#deps.command, "claim", {
-      keys: [keys.due, keys.state, keys.sbell],
-      args: [keys.prefix, op.worker, op.nonce, op.ttlMs, op.max, steal],
+    const { worker, nonce, ttlMs, max, suspect } = op;
+    const takesSuspect = op.takesSuspect ? "1" : "0";
+    return this.#contacts.call(keys.prefix, async (contact) => {
+      const reply = await this.#run(this.#deps.command, "claim", {
+        keys: [keys.due, keys.state, keys.sbell, keys.alive],
+        args: [keys.prefix, worker, nonce, ttlMs, max, steal, suspect, takesSuspect, ...contact],
+      });
+      return claimReply(reply, refOfMember);
     });
-    return claimReply(reply, refOfMember);
   }
 
   /** The same step, over and over, until it has an answer: scripts tell a repetition from a new call. */

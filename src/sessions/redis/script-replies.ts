@@ -4,9 +4,11 @@ import type {
   BarrierReply,
   LeasedAppendReply,
   ReleaseReply,
+  SettleReply,
   WakeReply,
 } from "../log-state.ts";
 import type { SessionRef } from "../session-log.ts";
+import { statusOf } from "./plain-reads.ts";
 import { listsOf, unexpected } from "./script-runner.ts";
 
 /** What the scripts answer, as the words of the state machine. */
@@ -21,6 +23,7 @@ export function appendReply([word = "", first, last]: string[]): AppendReply {
       return { word, seq: Number(first) };
     case "NOSESSION":
     case "CLOSED":
+    case "QUARANTINED":
       return { word };
     default:
       throw unexpected(word);
@@ -81,9 +84,24 @@ export function wakeReply([word = ""]: string[]): WakeReply {
   }
 }
 
-export function claimReply(reply: unknown, refOf: (member: string) => SessionRef): ClaimBatch {
+export function settleReply([word = ""]: string[]): SettleReply {
+  switch (word) {
+    case "OK":
+    case "DONE":
+    case "NOSESSION":
+      return { word };
+    default:
+      throw unexpected(word);
+  }
+}
+
+/** `at`: when the store answered, by its own clock. */
+export function claimReply(
+  reply: unknown,
+  refOf: (member: string) => SessionRef,
+): ClaimBatch & { at: number } {
   if (!Array.isArray(reply)) throw unexpected(reply);
-  const leases = listsOf(reply[0]).map(
+  const leases = listsOf(reply[1]).map(
     ([member = "", epoch, token = "", seq, id = "", takeover, previousOwner = ""]) => ({
       ref: refOf(member),
       epoch: Number(epoch),
@@ -93,9 +111,11 @@ export function claimReply(reply: unknown, refOf: (member: string) => SessionRef
       previousOwner,
     }),
   );
-  const quarantined = listsOf(reply[1]).map(([member = "", epoch]) => ({
+  const unsettled = listsOf(reply[2]).map(([member = "", epoch, st, why = ""]) => ({
     ref: refOf(member),
     epoch: Number(epoch),
+    status: statusOf(st),
+    why,
   }));
-  return { leases, quarantined };
+  return { at: Number(reply[0]), leases, unsettled };
 }

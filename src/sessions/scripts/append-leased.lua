@@ -35,7 +35,7 @@ local first = log.seq + 1
 store_payloads(keys, 10)
 append(keys, log, tonumber(meta[13]), at, now)
 redis.call('HSET', keys.meta, 'wn', ARGV[4], 'wid', ARGV[at], 'ws', int(first),
-  'wc', int(log.seq - first + 1))
+  'wc', int(log.seq - first + 1), 'wt', ARGV[#ARGV - 1])
 local progressed = false
 for i = at, #ARGV, 3 do
   local type_ = ARGV[i + 1]

@@ -1,7 +1,7 @@
 -- Appends events of gateway or operator; wakes the session when nobody holds it.
 -- KEYS meta, log, due, bell, idempotency keys, state, sbell, payloads
 -- ARGV member, channel, idempotency key, wake 0|1, seq at which it must be idle or '', payloads, events*
--- Reply: OK, first, last | DUP, first | MORE, seq | CLOSED | NOSESSION
+-- Reply: OK, first, last | DUP, first | MORE, seq | CLOSED | QUARANTINED | NOSESSION
 
 local keys = { meta = KEYS[1], log = KEYS[2], due = KEYS[3], bell = KEYS[4],
   state = KEYS[6], sbell = KEYS[7], payloads = KEYS[8] }
@@ -17,6 +17,14 @@ end
 local log = { seq = tonumber(meta[1]), lid = meta[2], lts = tonumber(meta[3]), st = meta[4],
   why = meta[5], src = meta[6] }
 if log.st == 'terminated' then return { 'CLOSED' } end
+if log.st == 'quarantined' then
+  -- Nobody would answer what a person or a client says: the sender has to know.
+  for i = first_event(6) + 1, #ARGV, 3 do
+    if string.find(ARGV[i], '^user%.') or string.find(ARGV[i], '^system%.') then
+      return { 'QUARANTINED' }
+    end
+  end
+end
 if ARGV[5] ~= '' and (meta[7] ~= '' or log.seq ~= tonumber(ARGV[5])) then
   return { 'MORE', int(log.seq) }
 end
@@ -50,12 +58,14 @@ if meta[7] == '' then
       redis.call('ZREM', keys.due, member)
       set_status(keys, member, log, 'suspended', '', now)
     elseif type_ == 'session.resume_requested' and parked then
-      redis.call('HSET', keys.meta, 'tk', '0')
+      redis.call('HSET', keys.meta, 'tk', '0', 'qr', '')
       set_status(keys, member, log, 'idle', '', now)
     elseif type_ == 'session.stop_requested' and log.st == 'suspended' then
       set_status(keys, member, log, 'idle', '', now)
     elseif type_ == 'session.stop_requested' and log.st == 'quarantined' then
-      redis.call('ZREM', keys.due, member)
+      -- The next worker that looks for work closes the log.
+      redis.call('HSET', keys.meta, 'qr', '1')
+      redis.call('ZADD', keys.due, int(now), member)
       set_status(keys, member, log, 'terminated', word(field(ARGV[i + 2], 'reason')), now)
     end
   end

@@ -63,17 +63,25 @@ local function first_event(at)
   return at + 2 * tonumber(ARGV[at]) + 1
 end
 
--- Appends the events and moves log.seq, log.lid, log.lts. XADD refuses ids out of order.
-local function append(keys, log, epoch, first, now)
-  local ts = math.max(now, log.lts)
-  for i = first, #ARGV, 3 do
-    log.seq = log.seq + 1
-    log.lid = ARGV[i]
-    redis.call('XADD', keys.log, int(log.seq) .. '-0', 'i', ARGV[i], 't', ARGV[i + 1],
-      'e', int(epoch), 'ts', int(ts), 'd', ARGV[i + 2])
-    log.lts = ts
-  end
+-- Moves log.seq, log.lid, log.lts; the caller writes them down. XADD refuses ids out of order.
+local function append_one(keys, log, epoch, id, type_, json, now)
+  log.seq = log.seq + 1
+  log.lid = id
+  log.lts = math.max(now, log.lts)
+  redis.call('XADD', keys.log, int(log.seq) .. '-0', 'i', id, 't', type_, 'e', int(epoch),
+    'ts', int(log.lts), 'd', json)
+end
+
+local function write_tail(keys, log)
   redis.call('HSET', keys.meta, 'seq', int(log.seq), 'lid', log.lid, 'lts', int(log.lts))
+end
+
+-- Appends the events from ARGV[first] on.
+local function append(keys, log, epoch, first, now)
+  for i = first, #ARGV, 3 do
+    append_one(keys, log, epoch, ARGV[i], ARGV[i + 1], ARGV[i + 2], now)
+  end
+  write_tail(keys, log)
 end
 
 local function publish(channel, first, last)
@@ -97,7 +105,7 @@ end
 
 -- Ends the lease: kind idle | requeue | after | suspended | terminated, arg = reason or ms from now.
 local function give_up(keys, member, log, token, kind, arg, unseen, now)
-  redis.call('HSET', keys.meta, 'tok', '', 'own', '', 'rel', token, 'tk', '0')
+  redis.call('HSET', keys.meta, 'tok', '', 'own', '', 'rel', token, 'tk', '0', 'dt', '')
   redis.call('ZADD', keys.arch, now, member)
   if kind == 'requeue' or (unseen and (kind == 'after' or kind == 'suspended')) then
     redis.call('ZADD', keys.due, now, member)
@@ -119,4 +127,40 @@ end
 -- Reasons stand in hand-made JSON, so nothing but word characters gets there.
 local function word(value)
   return type(value) == 'string' and (string.gsub(value, '[^%w_]', '')) or ''
+end
+
+-- The life of a worker to which a lease was given; '' for a token that names none.
+local function incarnation_of(token)
+  return string.match(token, '^%d+%.(%w+)%-') or ''
+end
+
+-- After the store itself stood still every lease looks expired, and its holder must get the time
+-- to renew it. The caller says when (by this clock) it was last answered here and how long after
+-- that it was quiet by its own choice; what is missing, it spent waiting for the store. Somebody
+-- else's renewal in between shows that it was not the store.
+-- Returns true while no lease may be taken. alive: hash; ttl in ms; seen '' for a first call.
+local function in_grace(alive, ttl, seen, quiet, now)
+  local kept = redis.call('HMGET', alive, ':last', ':grace')
+  local grace = tonumber(kept[2] or '0')
+  if seen ~= '' then
+    local waited = math.min(now - tonumber(seen) - tonumber(quiet), now - tonumber(kept[1] or '0'))
+    if waited > ttl / 2 then
+      grace = now + 2 * ttl
+      redis.call('HSET', alive, ':grace', int(grace))
+    end
+  end
+  -- A clock that was set back must not leave a grace without end.
+  return seen == '' or (now < grace and grace <= now + 2 * ttl)
+end
+
+-- Notes that a worker lives, and which suspect it holds.
+local function heard_of(alive, incarnation, suspect, now)
+  if incarnation == '' then return end
+  redis.call('HSET', alive, incarnation, int(now) .. ':' .. suspect)
+  if redis.call('HLEN', alive) <= 256 then return end
+  local page = redis.call('HSCAN', alive, '0', 'COUNT', 1000)[2]
+  for i = 1, #page, 2 do
+    local at = string.match(page[i + 1], '^(%d+):')
+    if at and tonumber(at) < now - 600000 then redis.call('HDEL', alive, page[i]) end
+  end
 end

@@ -17,6 +17,7 @@ import type {
   SessionRef,
   StoredEvent,
 } from "../session-log.ts";
+import { PROGRESS_TYPES } from "../state-machine.ts";
 import { observeAppend } from "./append-observer.ts";
 import { checkEvents, checkRelease } from "./event-limits.ts";
 import { leaseLost, rewound, sessionNotFound } from "./log-errors.ts";
@@ -32,8 +33,13 @@ export interface LeaseDeps {
   /** When the claim was sent; ms of the monotonic clock. */
   claimedAt: number;
   /** Called once, when the lease was given up or lost: stop renewing. */
-  onOver: (lease: BackedLease) => void;
+  onOver: (lease: BackedLease, end: LeaseEnd) => void;
+  /** Something was written that shows that work on the session gets on. */
+  onProgress: (lease: BackedLease) => void;
 }
+
+/** `fenced`: another worker has it. `abandoned`: it runs out by itself. */
+export type LeaseEnd = "released" | "fenced" | "abandoned";
 
 /** The contract's lease on any backend. Writes go one after the other, each with its ordinal. */
 export class BackedLease implements Lease {
@@ -41,6 +47,7 @@ export class BackedLease implements Lease {
   readonly epoch: number;
   readonly token: string;
   readonly takeover: number;
+  readonly previousOwner: string;
   readonly #deps: LeaseDeps;
   readonly #lost = new AbortController();
   readonly #cursor = new ReadCursor();
@@ -60,6 +67,7 @@ export class BackedLease implements Lease {
     this.epoch = claimed.epoch;
     this.token = claimed.token;
     this.takeover = claimed.takeover;
+    this.previousOwner = claimed.previousOwner;
     this.#tail = claimed.pos.seq;
     this.#told = claimed.pos.seq;
     this.#deps = deps;
@@ -142,7 +150,7 @@ export class BackedLease implements Lease {
       this.#ending = true;
       const reply = await this.#deps.backend.release(this.ref, op).catch((error: unknown) => {
         // Not renewed any more, it runs out by itself.
-        this.#end("its release failed");
+        this.#end("its release failed", "abandoned");
         throw error;
       });
       if (reply.word === "MORE") {
@@ -151,13 +159,13 @@ export class BackedLease implements Lease {
         return "more";
       }
       if (reply.word !== "OK") throw this.lose("another worker has claimed the session");
-      this.#end("it was released");
+      this.#end("it was released", "released");
       return "released";
     });
   }
 
   abandon(): void {
-    if (this.#over === undefined) this.lose("its holder has abandoned it");
+    if (this.#over === undefined) this.#lose("its holder has abandoned it", "abandoned");
   }
 
   /** The log is at least this long: from pub/sub or from a renewal. */
@@ -166,10 +174,14 @@ export class BackedLease implements Lease {
     this.#tell();
   }
 
-  /** Ends the lease as lost and returns the error that says so. */
+  /** Ends the lease as lost to another worker and returns the error that says so. */
   lose(why: string): AppError {
+    return this.#lose(why, "fenced");
+  }
+
+  #lose(why: string, end: LeaseEnd): AppError {
     const error = leaseLost(this.ref, why);
-    this.#end(why);
+    this.#end(why, end);
     this.#lost.abort(error);
     return error;
   }
@@ -198,7 +210,10 @@ export class BackedLease implements Lease {
         this.#deps.backend.appendLeased(this.ref, op, { durability, signal: this.#lost.signal }),
       );
       const result = this.#digest(reply, events);
-      if (result.status === "ok" && release !== null) this.#end("it was released");
+      if (result.status === "ok") {
+        if (events.some(({ type }) => PROGRESS_TYPES.has(type))) this.#deps.onProgress(this);
+        if (release !== null) this.#end("it was released", "released");
+      }
       return result;
     } finally {
       this.#ending = false;
@@ -250,11 +265,11 @@ export class BackedLease implements Lease {
     for (const listener of this.#listeners) listener(this.#tail);
   }
 
-  #end(why: string): void {
+  #end(why: string, end: LeaseEnd): void {
     if (this.#over !== undefined) return;
     this.#over = why;
     this.#stopWatching();
-    this.#deps.onOver(this);
+    this.#deps.onOver(this, end);
   }
 
   #stopWatching(): void {

@@ -22,7 +22,7 @@ import type {
 } from "../session-log.ts";
 import { observeAppend } from "./append-observer.ts";
 import { checkEvents, checkSizes } from "./event-limits.ts";
-import { sessionClosed, sessionNotFound } from "./log-errors.ts";
+import { sessionClosed, sessionNotFound, sessionQuarantined } from "./log-errors.ts";
 import { readEvents } from "./log-reader.ts";
 import { tailLog } from "./log-tail.ts";
 
@@ -128,6 +128,8 @@ export class BackedSessionLog implements SessionLog {
         throw sessionNotFound(ref);
       case "CLOSED":
         throw sessionClosed(ref);
+      case "QUARANTINED":
+        throw sessionQuarantined(ref);
     }
   }
 

@@ -1,12 +1,13 @@
-import type { SessionEventData } from "../../protocol/session-event.ts";
 import { type BackoffOptions, backoffMs } from "../../runtime/backoff.ts";
 import { describeError } from "../../runtime/errors.ts";
 import type { Logger } from "../../runtime/logger.ts";
-import type { ClaimBatch } from "../backend.ts";
+import type { ClaimBatch, HeldLease } from "../backend.ts";
 import type { ClaimOptions, Lease, SessionRef, WakeQueue } from "../session-log.ts";
+import { SUSPECT_AFTER } from "../takeover.ts";
 import { BackedLease } from "./backed-lease.ts";
 import type { StoreDeps } from "./backed-log.ts";
 import { Doorbell } from "./doorbell.ts";
+import { closingEvents } from "./settlement.ts";
 
 /** Cost and speed of takeover; safety never depends on them (session-log §5). Milliseconds. */
 export interface LeaseTimings {
@@ -21,6 +22,8 @@ export const DEFAULT_TIMINGS: LeaseTimings = { ttlMs: 800, renewMs: 200, pollMs:
 /** Of the time a lease lives, how much may have passed since its renewal when an effect begins. */
 const FRESH_SHARE = 0.7;
 const HEARTBEAT_MS = 2000;
+/** A suspect that has lived this long under a worker is no longer the one to blame for its death. */
+const PROBATION_MS = 10_000;
 const RETRY: BackoffOptions = { baseMs: 100, maxMs: 2000 };
 
 export interface QueueDeps extends StoreDeps {
@@ -32,15 +35,21 @@ export interface QueueDeps extends StoreDeps {
 /** The contract's wake queue on any backend. */
 export class BackedQueue implements WakeQueue {
   readonly #deps: QueueDeps;
+  /** Names this life of the worker in its tokens: one that comes back under its name is another. */
+  readonly #incarnation: string;
   readonly #held = new Map<string, BackedLease>();
+  /** Leases that others hold now: renewing them once more tells the store that this worker lives. */
+  #fenced: HeldLease[] = [];
+  #suspect: { lease: BackedLease; since: number } | undefined;
+  readonly #counted = new Set<string>();
   readonly #freed: Doorbell;
   #cancelRenewal: (() => void) | undefined;
   #renewedAt = 0;
   #beatAt = Number.NEGATIVE_INFINITY;
-  #quarantined = 0;
 
   constructor(deps: QueueDeps) {
     this.#deps = deps;
+    this.#incarnation = randomTail(deps.rng).slice(-12);
     this.#freed = new Doorbell(deps.clock);
   }
 
@@ -75,7 +84,7 @@ export class BackedQueue implements WakeQueue {
   }
 
   quarantined(): number {
-    return this.#quarantined;
+    return this.#counted.size;
   }
 
   /** Stops renewing; leases still held run out by themselves. */
@@ -109,9 +118,11 @@ export class BackedQueue implements WakeQueue {
     const claimedAt = this.#deps.clock.monotonic();
     const batch = await this.#deps.backend.claim({
       worker: this.#deps.worker,
-      nonce: nonceFrom(this.#deps.rng),
+      nonce: `${this.#incarnation}-${randomTail(this.#deps.rng)}`,
       ttlMs: this.#deps.timings.ttlMs,
       max,
+      suspect: this.#suspectName(),
+      takesSuspect: this.#suspectName() === "",
     });
     const leases = batch.leases.map(({ ref, ...claimed }) => {
       const lease = new BackedLease(ref, claimed, {
@@ -120,7 +131,8 @@ export class BackedQueue implements WakeQueue {
         metrics: this.#deps.metrics,
         freshMs: this.#deps.timings.ttlMs * FRESH_SHARE,
         claimedAt,
-        onOver: (over) => this.#drop(over),
+        onOver: (over, end) => this.#drop(over, end),
+        onProgress: (moved) => this.#acquit(moved),
       });
       this.#held.get(memberOf(ref))?.lose("it ran out and was claimed again");
       if (this.#held.size === 0) this.#renewedAt = this.#deps.clock.monotonic();
@@ -128,13 +140,39 @@ export class BackedQueue implements WakeQueue {
       return lease;
     });
     if (leases.length > 0) this.#scheduleRenewal();
-    await this.#reportQuarantined(batch);
+    await this.#nameSuspect(leases);
+    await this.#settle(batch);
     return leases;
   }
 
-  #drop(lease: BackedLease): void {
+  #drop(lease: BackedLease, end: "released" | "fenced" | "abandoned"): void {
     if (this.#held.get(memberOf(lease.ref)) === lease) this.#held.delete(memberOf(lease.ref));
+    this.#acquit(lease);
+    if (end === "fenced") {
+      this.#fenced.push({ ref: lease.ref, token: lease.token });
+      this.#scheduleRenewal();
+    }
     this.#freed.ring();
+  }
+
+  /** The suspect this worker holds, by its name in the tables, or ''. */
+  #suspectName(): string {
+    const suspect = this.#suspect;
+    if (suspect === undefined) return "";
+    const held = this.#deps.clock.monotonic() - suspect.since;
+    return held < PROBATION_MS ? memberOf(suspect.lease.ref) : "";
+  }
+
+  /** Before anybody works on a suspect all partitions know of it, so that it alone is blamed. */
+  async #nameSuspect(leases: BackedLease[]): Promise<void> {
+    const lease = leases.find(({ takeover }) => takeover >= SUSPECT_AFTER);
+    if (lease === undefined) return;
+    this.#suspect = { lease, since: this.#deps.clock.monotonic() };
+    await this.#renewAll().catch((error: unknown) => this.#warn(error, "renewing leases failed"));
+  }
+
+  #acquit(lease: BackedLease): void {
+    if (this.#suspect?.lease === lease) this.#suspect = undefined;
   }
 
   #scheduleRenewal(): void {
@@ -144,16 +182,22 @@ export class BackedQueue implements WakeQueue {
       void this.#renewAll()
         .catch((error: unknown) => this.#warn(error, "renewing leases failed"))
         .finally(() => {
-          if (this.#held.size > 0) this.#scheduleRenewal();
+          if (this.#held.size + this.#fenced.length > 0) this.#scheduleRenewal();
         });
     });
   }
 
   async #renewAll(): Promise<void> {
     const leases = [...this.#held.values()];
-    if (leases.length === 0) return;
+    const fenced = this.#fenced;
+    if (leases.length + fenced.length === 0) return;
     const sentAt = this.#deps.clock.monotonic();
-    const seqs = await this.#deps.backend.renew(leases, this.#deps.timings.ttlMs);
+    const seqs = await this.#deps.backend.renew([...leases, ...fenced], {
+      ttlMs: this.#deps.timings.ttlMs,
+      incarnation: this.#incarnation,
+      suspect: this.#suspectName(),
+    });
+    this.#fenced = this.#fenced.filter((lease) => !fenced.includes(lease));
     this.#renewedAt = this.#deps.clock.monotonic();
     for (const [i, lease] of leases.entries()) {
       const seq = seqs[i] ?? null;
@@ -166,22 +210,21 @@ export class BackedQueue implements WakeQueue {
     }
   }
 
-  /** Whoever quarantines says so in the log; the key makes a second attempt harmless. */
-  async #reportQuarantined(batch: ClaimBatch): Promise<void> {
-    for (const { ref, epoch } of batch.quarantined) {
-      this.#quarantined += 1;
-      this.#deps.logger.error({ sessionId: ref.id, epoch }, "session quarantined");
-      const data = {
-        type: "quarantined_error",
-        message:
-          "the session ended its worker five times in a row and is set aside; suspend and resume it to try again",
-        retry_status: "terminal",
-      } satisfies SessionEventData<"session.error">;
-      const event = { id: this.#deps.rng.id("sevt"), type: "session.error", data };
-      const op = { key: `quarantine:${epoch}`, wake: false, events: [event] };
-      await this.#deps.backend
-        .append(ref, op, "applied")
-        .catch((error: unknown) => this.#warn(error, "recording a quarantine failed"));
+  /** Counts sessions that were set aside, and closes their logs; what fails is told again. */
+  async #settle(batch: ClaimBatch): Promise<void> {
+    const { backend, logger, rng } = this.#deps;
+    for (const { ref, epoch, status, why } of batch.unsettled) {
+      const name = `${memberOf(ref)}@${epoch}`;
+      if (status === "quarantined" && !this.#counted.has(name)) {
+        this.#counted.add(name);
+        logger.error({ sessionId: ref.id, epoch }, "session quarantined");
+      }
+      try {
+        const events = await closingEvents(backend, ref, { status, why, rng });
+        await backend.settle(ref, { epoch, events });
+      } catch (error) {
+        this.#warn(error, "closing the log of a quarantined session failed, trying again");
+      }
     }
   }
 
@@ -201,7 +244,7 @@ function memberOf(ref: SessionRef): string {
   return `${ref.tenant}:${ref.id}`;
 }
 
-/** The id's random tail: unique per claim call. */
-function nonceFrom(rng: { id(prefix: string): string }): string {
+/** Unique per call. */
+function randomTail(rng: { id(prefix: string): string }): string {
   return rng.id("n").slice(2).replaceAll("-", "");
 }

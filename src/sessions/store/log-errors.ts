@@ -17,6 +17,14 @@ export function sessionClosed(ref: SessionRef): AppError {
   );
 }
 
+export function sessionQuarantined(ref: SessionRef): AppError {
+  return new AppError(
+    "SESSION_QUARANTINED",
+    `session ${ref.id} is set aside because five workers in a row died while they worked on it, so nobody would answer; suspend it and let it run again, or start a new session`,
+    { details: { sessionId: ref.id } },
+  );
+}
+
 export function leaseLost(ref: SessionRef, why: string): AppError {
   return new AppError("SESSION_LEASE_LOST", `the lease on session ${ref.id} is over: ${why}`, {
     details: { sessionId: ref.id },
