@@ -1,16 +1,31 @@
 import { describe, expect, it } from "@jest/globals";
 import { FakeClock } from "../../test/fakes/fake-clock.ts";
+import { createSeededRng } from "../../test/fakes/seeded-rng.ts";
 import type { TokensRequest } from "../protocol/proxy-api.ts";
+import { AppError } from "../runtime/errors.ts";
 import { LeaseTokens, SidecarTokens } from "./tokens.ts";
-
-const lease = { ref: { tenant: "t", id: "sesn_1" }, token: "3.abc" };
 
 function leaseTokens(answer?: () => Promise<never>) {
   const clock = new FakeClock();
+  const lost = new AbortController();
+  const log = { holds: true, asked: 0 };
+  const lease = {
+    ref: { tenant: "t", id: "sesn_1" },
+    token: "3.abc",
+    lost: lost.signal,
+    barrier: () => {
+      log.asked += 1;
+      if (log.holds) return Promise.resolve();
+      const fenced = new AppError("SESSION_LEASE_LOST", "fenced");
+      lost.abort(fenced);
+      return Promise.reject(fenced);
+    },
+  };
   const asked: TokensRequest[] = [];
   const tokens = new LeaseTokens({
     clock,
     lease,
+    rng: createSeededRng(),
     source: {
       requestTokens: async (request) => {
         asked.push(request);
@@ -23,7 +38,7 @@ function leaseTokens(answer?: () => Promise<never>) {
       },
     },
   });
-  return { clock, asked, tokens };
+  return { clock, asked, tokens, log };
 }
 
 describe("the tokens of a lease", () => {
@@ -70,6 +85,53 @@ describe("the tokens of a lease", () => {
     await tokens.execute("a");
 
     expect(asked.map((request) => request.refresh)).toEqual([undefined, true, undefined, true]);
+  });
+});
+
+describe("an issuer that says the lease is lost", () => {
+  const behind = (code: "SESSION_LEASE_LOST" | "SESSION_NOT_FOUND") =>
+    Promise.reject(new AppError(code, "says the issuer"));
+
+  it.each(["SESSION_LEASE_LOST", "SESSION_NOT_FOUND"] as const)(
+    "is asked again while the lease holds by the log (%s)",
+    async (code) => {
+      let stale = true;
+      const { clock, asked, tokens } = leaseTokens(() => {
+        if (stale) return behind(code);
+        throw new AppError("UNAVAILABLE", "another matter");
+      });
+      const got = tokens.session().catch((error: unknown) => error);
+
+      await clock.advance(3000);
+      stale = false;
+      await clock.advance(3000);
+
+      expect(await got).toMatchObject({ code: "UNAVAILABLE", message: "another matter" });
+      expect(asked.length).toBeGreaterThan(3);
+      expect(asked.length).toBeLessThan(12);
+    },
+  );
+
+  it("is believed when the log says so too", async () => {
+    const { asked, tokens, log } = leaseTokens(() => behind("SESSION_LEASE_LOST"));
+    log.holds = false;
+
+    await expect(tokens.session()).rejects.toMatchObject({ code: "SESSION_LEASE_LOST" });
+
+    expect([asked.length, log.asked]).toEqual([1, 1]);
+  });
+
+  it("and stays behind is UNAVAILABLE to the caller, with the reason", async () => {
+    const { clock, tokens } = leaseTokens(() => behind("SESSION_LEASE_LOST"));
+    const got = tokens.session().catch((error: unknown) => error);
+
+    for (let i = 0; i < 15; i += 1) await clock.advance(1000);
+
+    expect(await got).toMatchObject({
+      code: "UNAVAILABLE",
+      retryable: true,
+      message: expect.stringContaining("the store that the issuer reads is behind"),
+    });
   });
 });
 

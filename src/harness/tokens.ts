@@ -1,7 +1,16 @@
 import { type TokensRequest, type TokensResponse, tokensResponse } from "../protocol/proxy-api.ts";
 import { withDeadline } from "../runtime/abort.ts";
+import { type BackoffOptions, backoffMs } from "../runtime/backoff.ts";
 import type { Clock } from "../runtime/clock.ts";
-import { AppError, codeOf, describeError, ERROR_CODES, type ErrorCode } from "../runtime/errors.ts";
+import {
+  AppError,
+  codeOf,
+  describeError,
+  ERROR_CODES,
+  type ErrorCode,
+  hasCode,
+} from "../runtime/errors.ts";
+import type { Rng } from "../runtime/rng.ts";
 import type { Lease } from "../sessions/session-log.ts";
 
 /** Where tokens come from: the sidecar in a cluster, a local signer in local mode. */
@@ -23,6 +32,9 @@ export interface SessionTokens {
 const REQUEST_DEADLINE_MS = 10_000;
 /** A token must outlive the longest wait between asking for it and its use. */
 const RENEW_BEFORE_MS = 60_000;
+/** How long an issuer that is behind the log is waited for before the caller hears of it. */
+const CATCH_UP_MS = 10_000;
+const CATCH_UP: BackoffOptions = { baseMs: 100, maxMs: 2000 };
 
 export class SidecarTokens implements TokenSource {
   readonly #url: string;
@@ -59,10 +71,13 @@ export class SidecarTokens implements TokenSource {
   }
 }
 
+type TokenLease = Pick<Lease, "ref" | "token" | "lost" | "barrier">;
+
 export class LeaseTokens implements SessionTokens {
   readonly #source: TokenSource;
-  readonly #lease: Pick<Lease, "ref" | "token">;
+  readonly #lease: TokenLease;
   readonly #clock: Clock;
+  readonly #rng: Pick<Rng, "next">;
   /** By sandbox; '' for the session token alone. Promises, so that parallel callers ask once. */
   readonly #held = new Map<string, Promise<TokensResponse>>();
   /** Sandboxes whose next token must be a new one, not one that the source has kept. */
@@ -70,12 +85,14 @@ export class LeaseTokens implements SessionTokens {
 
   constructor(deps: {
     source: TokenSource;
-    lease: Pick<Lease, "ref" | "token">;
+    lease: TokenLease;
     clock: Clock;
+    rng: Pick<Rng, "next">;
   }) {
     this.#source = deps.source;
     this.#lease = deps.lease;
     this.#clock = deps.clock;
+    this.#rng = deps.rng;
   }
 
   async session(): Promise<string> {
@@ -103,7 +120,7 @@ export class LeaseTokens implements SessionTokens {
     const held = await this.#held.get(sandboxId)?.catch(() => undefined);
     if (held !== undefined && held.expiresAt - RENEW_BEFORE_MS > this.#clock.now()) return held;
     const { ref, token } = this.#lease;
-    const asked = this.#source.requestTokens({
+    const asked = this.#ask({
       sessionId: ref.id,
       tenant: ref.tenant,
       leaseToken: token,
@@ -117,6 +134,29 @@ export class LeaseTokens implements SessionTokens {
       () => this.#held.delete(sandboxId),
     );
     return await asked;
+  }
+
+  /**
+   * The issuer may read a store that is behind: after a failover, or from a replica. Whether the lease
+   * is lost, the log alone says; while it holds, a refusal is waited out.
+   */
+  async #ask(request: TokensRequest): Promise<TokensResponse> {
+    const since = this.#clock.monotonic();
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await this.#source.requestTokens(request);
+      } catch (error) {
+        if (!hasCode(error, "SESSION_LEASE_LOST") && !hasCode(error, "SESSION_NOT_FOUND")) {
+          throw error;
+        }
+        await this.#lease.barrier();
+        if (this.#clock.monotonic() - since >= CATCH_UP_MS) {
+          const message = `no token for session ${request.sessionId}: the issuer does not know its lease, which holds by the log; the store that the issuer reads is behind`;
+          throw new AppError("UNAVAILABLE", message, { retryable: true, cause: error });
+        }
+        await this.#clock.sleep(backoffMs(attempt, CATCH_UP, this.#rng), this.#lease.lost);
+      }
+    }
   }
 }
 

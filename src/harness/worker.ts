@@ -179,7 +179,8 @@ class HarnessWorker implements Worker {
       }
       logger.info({ reason: outcome }, "session given up");
     } catch (error) {
-      if (lease.lost.aborted || hasCode(error, "SESSION_LEASE_LOST")) {
+      if (hasCode(error, "SESSION_LEASE_LOST")) await this.#askLog(lease);
+      if (lease.lost.aborted) {
         metrics.sessionEnds.inc({ outcome: "lost" });
         logger.info("lease lost, session left alone");
         return;
@@ -200,6 +201,12 @@ class HarnessWorker implements Worker {
     }
   }
 
+  /** Others may say that the lease is lost and be behind. What the log says shows in `lease.lost`. */
+  async #askLog(lease: Lease): Promise<void> {
+    const ask = () => lease.barrier();
+    await withDeadline(this.#deps.clock, BREAK_OFF_MS, "asking the log", ask).catch(() => {});
+  }
+
   async #work(
     lease: Lease,
     logger: Logger,
@@ -212,7 +219,7 @@ class HarnessWorker implements Worker {
       leave: AbortSignal.any([this.#leave.signal, memory.leave]),
       hard: AbortSignal.any([this.#hard.signal, memory.hard]),
     };
-    const tokens = new LeaseTokens({ source: this.#deps.tokens, lease, clock });
+    const tokens = new LeaseTokens({ source: this.#deps.tokens, lease, clock, rng });
     const mcp = this.#deps.mcp(tokens);
     try {
       const { snapshot } = await withDeadline(clock, BREAK_OFF_MS, "reading the session", () =>

@@ -73,7 +73,7 @@ describe("a session whose work cannot be put aside", () => {
   it("goes on when a sandbox says without reason that its lease is over", async () => {
     const bed = await bedOn();
     let refused = 0;
-    bed.startWorker({
+    const running = bed.startWorker({
       sandboxClient: (client) => ({
         ...client,
         execute: async (address, request, signal) => {
@@ -88,6 +88,12 @@ describe("a session whose work cannot be put aside", () => {
     await bed.idle(ref);
 
     expect(bed.file(ref, "effects")).toBe("one\n");
+    // The log was asked: the lease held, and was given back instead of being left to run out.
+    const ends = "drover_harness_session_ends_total{outcome=";
+    expect(await bed.metric(running, `${ends}"lost"}`)).toBe(0);
+    expect(await bed.metric(running, `${ends}"failed"}`)).toBe(1);
+    const claims = "drover_harness_claims_total{outcome=";
+    expect(await bed.metric(running, `${claims}"takeover"}`)).toBe(0);
   });
 
   it("is left idle after five failures although messages arrive while it is given up", async () => {
