@@ -4,6 +4,7 @@ import {
   entryName,
   formatted,
   httpUrl,
+  immutable,
   keyedBy,
   objectName,
   observedGeneration,
@@ -18,6 +19,15 @@ import {
 
 /** What may stand in `modelProvider`: the one API whose key the proxy can add. */
 export const MODEL_PROVIDERS = ["anthropic"] as const;
+
+/** Of an entry, which is known by its name: for whom the value is, and where it is. */
+const DESTINATION_AND_SOURCE = [
+  "mcpServerUrl",
+  "repositoryUrl",
+  "modelProvider",
+  "secretRef",
+  "vaultRef",
+] as const;
 
 export const credentialVaultSpec = z
   .object({
@@ -80,6 +90,8 @@ export const credentialVaultSpec = z
                 rule: "has(self.secretRef) != has(self.vaultRef)",
                 message: "exactly one of `secretRef` and `vaultRef` must be set",
               },
+              // Or whoever may change an entry has its value sent to a host of their own, or reads another.
+              ...DESTINATION_AND_SOURCE.map((field) => immutable(field, "entry")),
             ),
           )
           .describe("One credential: where it is and what it is for."),

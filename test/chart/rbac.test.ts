@@ -6,7 +6,7 @@ import {
   operatorNamespaceRules,
   type PolicyRule,
 } from "../../src/operator/rbac.ts";
-import { CASES, find, type Rendered, render } from "./helm.ts";
+import { CASES, find, NAMESPACE, RELEASE, type Rendered, render } from "./helm.ts";
 import { GOLDEN, lines, rightsOf } from "./service-account-rights.ts";
 
 const rulesOf = (object: Rendered) => object["rules"] as PolicyRule[];
@@ -93,6 +93,22 @@ it("no role of the chart reaches Secrets by list, another pod's shell, or other 
   }
 });
 
+it("the right to write credential vaults is part of no role of the cluster: an administrator binds it", async () => {
+  const objects = await render(["-f", "charts/drover/values-eval.yaml"]);
+  const roles = objects.filter(
+    (object) =>
+      object.kind === "ClusterRole" &&
+      rightsOf(rulesOf(object)).some((right) =>
+        /credentialvaults:.*(create|patch|update)/.test(right),
+      ),
+  );
+
+  expect(roles.map(({ metadata }) => metadata.name)).toEqual([
+    `${RELEASE}-${NAMESPACE}-vault-editor`,
+  ]);
+  expect(Object.keys(roles[0]?.metadata.labels ?? {}).join()).not.toContain("aggregate-to");
+});
+
 it("the cluster's own roles gain our kinds: view, edit, admin", async () => {
   const objects = await render(["-f", "charts/drover/values-eval.yaml"]);
   const aggregated = objects
@@ -116,7 +132,7 @@ it("the cluster's own roles gain our kinds: view, edit, admin", async () => {
     },
     {
       target: "edit",
-      rights: ["agents", "agentsessions", "credentialvaults", "sandboxtemplates"].map(
+      rights: ["agents", "agentsessions", "sandboxtemplates"].map(
         (kind) => `drover.dev/${kind}: create delete deletecollection patch update`,
       ),
     },
