@@ -351,6 +351,7 @@ describe("monitoring kinds that the cluster lacks", () => {
 describe("copies in the chart", () => {
   const copies = [
     ["files/sandbox-pod-policy.yaml", "deploy/admission/sandbox-pod-policy.yaml"],
+    ["files/operator-policy.yaml", "deploy/admission/operator-policy.yaml"],
     ...readdirSync("deploy/examples/scripts").map((name) => [
       `files/scripts/${name}`,
       `deploy/examples/scripts/${name}`,
@@ -365,6 +366,30 @@ describe("copies in the chart", () => {
     expect(readdirSync(join(CHART, "files/scripts"))).toEqual(
       readdirSync("deploy/examples/scripts"),
     );
+  });
+
+  it("the policies of the operator's account are installed with this release's names", async () => {
+    const objects = await render(["-f", join(CHART, "ci/production-values.yaml")]);
+    const policies = objects.filter(({ metadata }) =>
+      metadata.name.startsWith(`${RELEASE}-${NAMESPACE}-operator-`),
+    );
+    const specs = policies.map(({ spec }) => JSON.stringify(spec)).join("\n");
+    const sources = parseManifests(readFileSync("deploy/admission/operator-policy.yaml", "utf8"));
+
+    expect(policies.filter(({ kind }) => kind.startsWith("ValidatingAdmission"))).toHaveLength(
+      sources.length,
+    );
+    expect(specs).toContain(`system:serviceaccount:${NAMESPACE}:drover-operator`);
+    expect(specs).not.toContain("system:serviceaccount:drover:");
+    for (const text of [
+      `'${NAMESPACE}'`,
+      "'registry.example.com/mirror/team/drover@sha256:",
+      "'our-issuer-key'",
+      JSON.stringify(JSON.stringify(["registry-one", "registry-two"])),
+      JSON.stringify(JSON.stringify(["redis-login", "redis-authority"])),
+    ]) {
+      expect(specs).toContain(text);
+    }
   });
 
   it("the policy is installed as it stands, and with user namespaces one rule more", async () => {

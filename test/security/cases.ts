@@ -30,8 +30,10 @@ export const CASES: Readonly<Record<string, string>> = {
   T56: "A folder of a path is exchanged for a link while a file tool works",
   T57: "A sandbox whose daemon is the attacker's",
   T66: "An MCP server that fills the harness or stops its loop",
+  T67: "An entry of a CredentialVault is turned to another host, or to another value",
   T68: "What a tool, a model or a file makes a terminal do",
   T75: "Answers that cost far more than their bytes, and many of them at once",
+  T76: "What the operator's account may make, change and delete",
 };
 
 const FOLDERS = ["test/security", "test/security/api"];

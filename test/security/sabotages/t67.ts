@@ -10,4 +10,13 @@ export const sabotages: readonly Sabotage[] = [
     test: "test/security/t67-vault-retarget.test.ts",
     name: "the server",
   },
+  {
+    case: "T67",
+    defence: "The right to write vaults is not part of the role edit",
+    file: "charts/drover/templates/cluster-roles.yaml",
+    find: "resources: [agents, agentsessions, sandboxtemplates]",
+    replace: "resources: [agents, agentsessions, sandboxtemplates, credentialvaults]",
+    test: "test/security/api/t67-vault-retarget.test.ts",
+    name: "may not write vaults",
+  },
 ];
