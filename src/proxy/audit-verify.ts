@@ -13,7 +13,8 @@ export type KnownCheckpoint = Pick<AuditCheckpoint, "chain" | "seq" | "hash">;
 
 /**
  * Reads the lines of a log, passes over those that are not of the audit, and follows each chain.
- * Notices records that were dropped, moved, edited or doubled; with checkpoints also a cut end.
+ * Notices records that were dropped, moved, edited or doubled; with checkpoints also a cut end,
+ * and a chain that has none beside those that have.
  */
 export class AuditVerification {
   readonly #checkpoints: readonly KnownCheckpoint[];
@@ -44,7 +45,22 @@ export class AuditVerification {
     const heads = [...this.#last.values()].map(({ chain, pod_uid: podUid, seq, hash }) => {
       return { chain, podUid, seq, hash };
     });
-    return { records: this.#records, heads, problems: [...this.#problems, ...cut] };
+    const unknown = heads
+      .filter(({ chain }) => this.#isStrange(chain))
+      .map(
+        ({ chain, podUid }) =>
+          `chain ${chain} of pod ${podUid} has no checkpoint: whoever writes to this log may have ` +
+          "made it up, or it began in the last seconds",
+      );
+    return { records: this.#records, heads, problems: [...this.#problems, ...cut, ...unknown] };
+  }
+
+  /** Without any checkpoint nothing can be said of who wrote a chain. */
+  #isStrange(chain: string): boolean {
+    return (
+      this.#checkpoints.length > 0 &&
+      !this.#checkpoints.some((checkpoint) => checkpoint.chain === chain)
+    );
   }
 
   #check(record: AuditRecord): void {

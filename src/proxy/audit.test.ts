@@ -153,6 +153,25 @@ describe("the audit log", () => {
     expect(problemsOf(lines, other).join()).toContain("differs from its checkpoint");
   });
 
+  it("shows a chain that somebody made up beside one with checkpoints", async () => {
+    const { log, lines, kept, clock, record } = auditLog();
+    const stop = new AbortController();
+    const running = log.run(stop.signal);
+    record(2);
+    await clock.advance(5000);
+    stop.abort();
+    await running;
+    const { hash: _hash, ...rest } = auditRecord.parse(JSON.parse(lines[0] ?? ""));
+    const made = { ...rest, chain: "made-up" };
+    const forged = JSON.stringify({ ...made, hash: hashOf(made) });
+
+    expect(problemsOf([...lines, forged])).toEqual([]);
+    expect(problemsOf(lines, kept)).toEqual([]);
+    expect(problemsOf([...lines, forged], kept)).toEqual([
+      expect.stringMatching(/chain made-up of pod pod-1 has no checkpoint/),
+    ]);
+  });
+
   it("keeps a checkpoint later when the store does not answer", async () => {
     const { log, kept, clock, state, record } = auditLog(true);
     const stop = new AbortController();
