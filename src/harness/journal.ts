@@ -56,7 +56,6 @@ export class Journal {
 
   /** Reads the log, from its last compaction on where that is enough, and follows it from then on. */
   async load(): Promise<void> {
-    await this.#memory?.begin();
     this.#stopListening = this.#lease.onEvents((tail) => {
       if (tail > this.state.seq) this.#follow();
     });

@@ -6,6 +6,7 @@ import {
   MemoryBudget,
   type MemoryShare,
   NEWCOMER_BYTES,
+  SMALL_BYTES,
 } from "./memory-budget.ts";
 
 const MB = 1024 * 1024;
@@ -24,7 +25,7 @@ function heapFor(limitMb: number): number {
 
 async function begun(budget: MemoryBudget): Promise<MemoryShare> {
   const share = budget.open();
-  await share.begin();
+  await share.reserve(SMALL_BYTES + 1);
   return share;
 }
 
@@ -92,11 +93,12 @@ describe("the memory of a worker", () => {
     expect(await stateOf(clock, a)).toBe("no_room");
   });
 
-  it("reads a few logs at once, and makes no room for what has read nothing yet", async () => {
+  it("reads a few large logs at once, small ones always, and makes no room for what has read nothing yet", async () => {
     const { clock, budget } = aBudget(20);
     const readers = await Promise.all([1, 2, 3, 4].map(() => begun(budget)));
     const fifth = budget.open();
-    const waiting = fifth.begin();
+    const waiting = fifth.reserve(SMALL_BYTES + 1);
+    await budget.open().reserve(SMALL_BYTES);
 
     expect(await stateOf(clock, waiting)).toBe("waiting");
 
@@ -155,7 +157,7 @@ describe("the memory of a worker", () => {
     const work = async (session: number) => {
       const share = budget.open();
       try {
-        await share.begin();
+        await share.reserve(SMALL_BYTES + 1);
         for (let bytes = NEWCOMER_BYTES; bytes < 2.4 * MB; bytes += NEWCOMER_BYTES) {
           await clock.sleep(1);
           await share.reserve(bytes);

@@ -26,10 +26,12 @@ const LEAST_BUDGET_BYTES = 4 * 1024 * 1024;
 const SHORT_HEAP = 0.85;
 const SHORT_CONTAINER = 0.95;
 /**
- * Logs read at once. More would not be faster, and what renews the leases shares the connection and
+ * Large logs read at once. More would not be faster, and what renews the leases shares the connection and
  * the thread with them.
  */
 const READERS = 4;
+/** Logs up to this size are read without waiting for others. */
+export const SMALL_BYTES = 64 * 1024;
 /** Share of the budget up to which logs are read side by side. */
 const PLENTY = 0.7;
 /** After memory was short nothing is claimed for this long. */
@@ -64,9 +66,10 @@ export interface MemoryShare {
   readonly leave: AbortSignal;
   /** Aborts when that took too long: break off. */
   readonly hard: AbortSignal;
-  /** Resolves when the log may be read; `hold` ends the reading. */
-  begin(): Promise<void>;
-  /** While the log is read: resolves when this many bytes may be kept, rejects with MemoryShortError. */
+  /**
+   * While the log is read, until `hold`: resolves when this many bytes may be kept, rejects with
+   * MemoryShortError.
+   */
   reserve(bytes: number): Promise<void>;
   /** The log has been read, or has grown: so much is kept now. */
   hold(bytes: number): void;
@@ -251,16 +254,14 @@ class Share implements MemoryShare {
     return this.#hard.signal;
   }
 
-  begin(): Promise<void> {
-    return this.#hooks.begin();
-  }
-
   async reserve(bytes: number): Promise<void> {
+    if (bytes > SMALL_BYTES && !this.hasBegun) await this.#hooks.begin();
     if (bytes > this.bytes) await this.#hooks.reserve(bytes);
   }
 
   hold(bytes: number): void {
     this.bytes = Math.max(bytes, LEAST_BYTES);
+    this.hasBegun = true;
     if (!this.#isLoaded) this.#hooks.loaded();
     this.#isLoaded = true;
     this.#hooks.changed();
