@@ -28,8 +28,12 @@ export async function sandboxMain(
       const { runnerSocket: path } = config;
       const common = { link, clock: systemClock };
       if (path !== undefined) return await listenForRunner({ ...common, path, usedBefore });
-      const env = runnerEnvironment(config);
-      const child = startRunnerChild({ ...common, command: runnerCommand(), env, logger });
+      const child = startRunnerChild({
+        ...common,
+        command: runnerCommand(),
+        env: runnerEnvironment(config),
+        logger,
+      });
       // Nobody looks at /healthz here: who started this process expects it to take calls.
       await link.ready(signal);
       return child;

@@ -146,19 +146,16 @@ const BLOCK_CHARS = 50;
 
 /** JSON characters of what an event adds to the messages. The answer holds what an intent says. */
 function shownChars({ type, data }: SessionEvent, resultChars: number): number {
-  switch (type) {
-    case "user.message":
-    case "system.message":
-      return jsonChars(data.content) + BLOCK_CHARS;
-    case "user.custom_tool_result":
-      return Math.min(jsonChars(data.content), resultChars) + 2 * BLOCK_CHARS;
-    case "tool.result":
-      return shortenedChars(data.content, resultChars) + 2 * BLOCK_CHARS;
-    case "model.request_end":
-      return jsonChars(data.message) + BLOCK_CHARS;
-    default:
-      return 0;
+  if (type === "user.message" || type === "system.message") {
+    return jsonChars(data.content) + BLOCK_CHARS;
   }
+  if (type === "user.custom_tool_result") {
+    return Math.min(jsonChars(data.content), resultChars) + 2 * BLOCK_CHARS;
+  }
+  if (type === "tool.result") {
+    return shortenedChars(data.content, resultChars) + 2 * BLOCK_CHARS;
+  }
+  return type === "model.request_end" ? jsonChars(data.message) + BLOCK_CHARS : 0;
 }
 
 function shortenedChars(content: string, limit: number): number {

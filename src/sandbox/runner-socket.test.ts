@@ -101,7 +101,7 @@ it("takes the place of the socket that an earlier daemon left", async () => {
   await listen();
 
   await runner();
-  await served();
+  await expect(served()).resolves.toBeUndefined();
 });
 
 it("a path that cannot be used is told", async () => {

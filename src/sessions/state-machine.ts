@@ -404,7 +404,7 @@ function isParked(state: LogState): boolean {
 }
 
 function reasonOf(event: NewEvent): string {
-  const reason = member(event, "reason");
+  const reason = dataField(event, "reason");
   return typeof reason === "string" ? reason.replaceAll(/\W/g, "") : "";
 }
 
@@ -460,8 +460,8 @@ function noteChange(state: LogState, now: number): LogState {
 
 function handRequest(event: NewEvent): HandRequest[] {
   const kind = HAND_KINDS[event.type];
-  const hand = member(event, "hand");
-  const generation = member(event, "generation");
+  const hand = dataField(event, "hand");
+  const generation = dataField(event, "generation");
   if (kind === undefined || typeof hand !== "string" || typeof generation !== "number") return [];
   return [{ requestId: event.id, kind, hand, generation }];
 }
@@ -471,7 +471,7 @@ const HAND_KINDS: Readonly<Record<string, HandRequest["kind"]>> = {
   "sandbox.released": "release",
 };
 
-function member(event: NewEvent, name: string): unknown {
+function dataField(event: NewEvent, name: string): unknown {
   const { data } = event;
   return typeof data === "object" && data !== null && !Array.isArray(data) ? data[name] : undefined;
 }

@@ -62,6 +62,15 @@ const DAEMON_RESOURCES = {
 /** Time for the daemon to end running calls and sync its journal. */
 const GRACE_SECONDS = 5;
 
+/** What Pod Security `restricted` asks of each container, and a root file system nobody writes to. */
+const RESTRICTED = {
+  allowPrivilegeEscalation: false,
+  readOnlyRootFilesystem: true,
+  runAsNonRoot: true,
+  capabilities: { drop: ["ALL"] },
+  seccompProfile: { type: "RuntimeDefault" },
+} satisfies V1SecurityContext;
+
 export interface SandboxIdentity {
   tenant: string;
   sessionId: string;
@@ -210,7 +219,7 @@ function daemonContainer(
       failureThreshold: 10,
     },
     resources: DAEMON_RESOURCES,
-    securityContext: { ...restricted(), runAsUser: DAEMON_UID, runAsGroup: DAEMON_UID },
+    securityContext: { ...RESTRICTED, runAsUser: DAEMON_UID, runAsGroup: DAEMON_UID },
     volumeMounts: [
       { name: "state", mountPath: STATE_DIR },
       { name: "control", mountPath: CONTROL_DIR },
@@ -241,7 +250,7 @@ function recipe(template: SandboxTemplateSnapshot): Omit<V1Container, "name"> {
       requests: { cpu, memory, "ephemeral-storage": ephemeralStorage },
       limits: { memory, "ephemeral-storage": ephemeralStorage },
     },
-    securityContext: restricted(),
+    securityContext: RESTRICTED,
   };
 }
 
@@ -270,14 +279,4 @@ function toolsMounts(): V1VolumeMount[] {
     { name: "workspace", mountPath: WORKSPACE_DIR },
     { name: "tmp", mountPath: "/tmp" },
   ];
-}
-
-function restricted(): V1SecurityContext {
-  return {
-    allowPrivilegeEscalation: false,
-    readOnlyRootFilesystem: true,
-    runAsNonRoot: true,
-    capabilities: { drop: ["ALL"] },
-    seccompProfile: { type: "RuntimeDefault" },
-  };
 }

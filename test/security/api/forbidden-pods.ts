@@ -17,6 +17,11 @@ const container = (pod: Pod) => {
 };
 const secure = (pod: Pod, change: Record<string, unknown>) =>
   Object.assign(container(pod).securityContext ?? {}, change);
+/** A copy under another name. */
+function renamed<T extends { name: string }>(original: T, name: string): T {
+  return Object.assign(structuredClone(original), { name });
+}
+
 const setup = (pod: Pod) => {
   const first = pod.spec.initContainers?.[0];
   if (first === undefined) throw new Error("the pod has a set-up container");
@@ -106,8 +111,7 @@ const shapes: ForbiddenPod[] = [
   {
     name: "a second container of another's",
     message: "must have the containers",
-    change: (pod) =>
-      void pod.spec.containers.push({ ...structuredClone(container(pod)), name: "injected" }),
+    change: (pod) => void pod.spec.containers.push(renamed(container(pod), "injected")),
   },
   {
     name: "no daemon",
@@ -122,8 +126,7 @@ const shapes: ForbiddenPod[] = [
   {
     name: "a second set-up container",
     message: "must have the containers",
-    change: (pod) =>
-      void pod.spec.initContainers?.push({ ...structuredClone(setup(pod)), name: "more" }),
+    change: (pod) => void pod.spec.initContainers?.push(renamed(setup(pod), "more")),
   },
   {
     name: "a daemon that runs as the tools",

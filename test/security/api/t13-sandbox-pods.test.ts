@@ -255,7 +255,7 @@ describe("with the policy", () => {
       overhead: { podFixed: { memory: "64Mi" } },
       scheduling: { tolerations: [{ key: "sandboxes", operator: "Exists" }] },
     });
-    const pod = aPod(ours, "another", template as Partial<SandboxTemplateSnapshot>, userNamespaces);
+    const pod = aPod(ours, "another", template, userNamespaces);
 
     expect(await tryPod(pod)).toMatchObject({ code: 0, stderr: "" });
   });
