@@ -23,7 +23,10 @@ export interface CredentialRequest {
   vault: string;
   /** The entry, as frozen in the session's snapshot. */
   entry: CredentialEntry;
-  /** The session it is read for: a vault is asked under this session's identity (security §6). */
+  /**
+   * The session it is read for: a vault is asked under this session's identity
+   * (docs/design/security.md#vault).
+   */
   session: SessionIdentity;
 }
 

@@ -2,7 +2,10 @@ import { AppError } from "../runtime/errors.ts";
 import { Secret } from "../runtime/secret.ts";
 import type { CredentialRequest } from "./credential-source.ts";
 
-/** Shorter values cannot be redacted from answers without destroying ordinary text (security §12). */
+/**
+ * Shorter values cannot be redacted from answers without destroying ordinary text
+ * (docs/design/security.md#vault).
+ */
 export const MIN_CREDENTIAL_BYTES = 8;
 const MAX_CREDENTIAL_BYTES = 8192;
 

@@ -12,7 +12,10 @@ export interface EdgeAddressDeps {
   lookup: (host: string) => Promise<{ address: string; family: number }>;
 }
 
-/** A sandbox resolves no names (architecture §3.1), so a harness does it, whenever one is set up. */
+/**
+ * A sandbox resolves no names (docs/design/sandbox-pod.md#names-are-not-resolved), so a harness
+ * does it, whenever one is set up.
+ */
 export class EdgeAddress implements EdgeLocator {
   readonly #deps: EdgeAddressDeps;
 

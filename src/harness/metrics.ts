@@ -15,7 +15,10 @@ export const TURN_OUTCOMES = [
 const LONG = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800];
 const SHORT = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 
-/** What a harness counts (operations §6.2); every series exists from the start with value 0. */
+/**
+ * What a harness counts (docs/design/operations.md#metrics); every series exists from the start
+ * with value 0.
+ */
 export type HarnessMetrics = ReturnType<typeof createHarnessMetrics>;
 
 export function createHarnessMetrics(registry: Registry) {

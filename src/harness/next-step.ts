@@ -2,7 +2,7 @@ import type { IdleReason } from "../protocol/session-event.ts";
 import type { SessionState, ToolCall } from "./session-state.ts";
 import { isUnfinished, MAX_CONTINUATIONS } from "./stop-reasons.ts";
 
-/** What the log asks a worker to do next (session-log §6.1). Pure. */
+/** What the log asks a worker to do next (docs/design/session-log.md#worker). Pure. */
 export type Step =
   | { kind: "terminate"; reason: "stop" | "deadline" }
   | { kind: "suspend" }

@@ -16,7 +16,10 @@ export const SANDBOX_HAND = "sandbox";
 
 /** Beyond the template's start deadline, for the operator's answer to arrive. */
 const START_SLACK_MS = 30_000;
-/** Failed connects for this long mean that the sandbox is gone (architecture §3.1). */
+/**
+ * Failed connects for this long mean that the sandbox is gone
+ * (docs/design/sandbox-pod.md#lost-and-released).
+ */
 const UNREACHABLE_MS = 10_000;
 /** Without a token, or with a daemon too busy for the call, the sandbox itself is well: it is waited for. */
 const REFUSED_MS = 120_000;
@@ -42,7 +45,7 @@ export interface SandboxHandsDeps extends RunContext {
 /**
  * Runs tool calls in the session's sandboxes: asks for one when none is there, waits for it, sends
  * the call under the model's id, and says what became of it when the sandbox is lost on the way. A
- * call is sent to one generation only (session-log §10).
+ * call is sent to one generation only (docs/design/session-log.md#tool-calls).
  */
 export class SandboxHands {
   readonly #deps: SandboxHandsDeps;

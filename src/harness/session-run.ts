@@ -30,9 +30,9 @@ const NOT_REFUSED: Fit = { forced: false, refusals: 0 };
 export type RunEnd = "released" | "handed_over";
 
 /**
- * One hold of one session (session-log §6.1): look at the log, do the next thing, until there is
- * nothing to do or the session is to be handed over. It may die at any line: whoever claims the
- * session next reads the log and goes on.
+ * One hold of one session (docs/design/session-log.md#worker): look at the log, do the next thing,
+ * until there is nothing to do or the session is to be handed over. It may die at any line: whoever
+ * claims the session next reads the log and goes on.
  */
 export class SessionRun {
   readonly #deps: SessionRunDeps;

@@ -356,7 +356,7 @@ export type LiveSandbox = SandboxRecord & {
   provisioned: NonNullable<SandboxRecord["provisioned"]>;
 };
 
-/** Where a pending sandbox call belongs (session-log §10). */
+/** Where a pending sandbox call belongs (docs/design/session-log.md#tool-calls). */
 export type CallPlace =
   /** A sandbox is there for it. */
   | { kind: "live"; record: LiveSandbox }

@@ -1,4 +1,7 @@
-/** How one pass of a controller ended; see house style 9.3. A thrown error is the fourth end. */
+/**
+ * How one pass of a controller ended; see docs/design/house-style.md#a-reconciler. A thrown error
+ * is the fourth end.
+ */
 export type Outcome =
   | {
       kind: "settled";

@@ -5,8 +5,9 @@ import { codeOf } from "../runtime/errors.ts";
 
 /**
  * What local mode keeps between runs, so that the same manifest after SIGKILL is the same session
- * (architecture §4): a random id of the directory and, per object, an incarnation number. An
- * object's UID is derived from both; a finished session's next run gets the next incarnation.
+ * (docs/design/operations.md#local-mode): a random id of the directory and, per object, an
+ * incarnation number. An object's UID is derived from both; a finished session's next run gets the
+ * next incarnation.
  */
 interface Identity {
   id: string;

@@ -40,10 +40,10 @@ const LOOK_MS = 500;
 const PAGE = 500;
 
 /**
- * `drover cleanup`, before an uninstall (design: architecture §4): stops the operator, takes our
- * finalizer from every AgentSession and deletes what the operator made: of pools, the edge and the
- * leader's Lease in the install namespace, of sandboxes in any. Objects of our kinds, logs and CRDs
- * stay. May be repeated.
+ * `drover cleanup`, before an uninstall (docs/design/operations.md#uninstall): stops the operator,
+ * takes our finalizer from every AgentSession and deletes what the operator made: of pools, the
+ * edge and the leader's Lease in the install namespace, of sandboxes in any. Objects of our kinds,
+ * logs and CRDs stay. May be repeated.
  */
 export async function cleanUp(deps: CleanupDeps, signal: AbortSignal): Promise<CleanupReport> {
   await stopOperator(deps, signal);

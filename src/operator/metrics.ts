@@ -3,7 +3,10 @@ import type { Informer } from "../kube/informer.ts";
 import { Counter, Gauge, Histogram, type Registry } from "../runtime/metrics.ts";
 import type { AgentSession } from "./kinds.ts";
 
-/** The operator's own metrics (design: operations §6.2). Labels are from closed sets: no id, no name. */
+/**
+ * The operator's own metrics (docs/design/operations.md#metrics). Labels are from closed sets: no
+ * id, no name.
+ */
 export interface OperatorMetrics {
   sessionsCreated: Counter<"source">;
   sessionEnds: Counter<"reason">;

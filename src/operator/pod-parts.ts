@@ -28,7 +28,7 @@ export interface PodPart {
 
 const DIR = "/var/run/secrets/drover";
 const TOKEN_SECONDS = 3600;
-/** The vault sees this token, so it lives shortly (security §6). */
+/** The vault sees this token, so it lives shortly (docs/design/security.md#vault). */
 const VAULT_TOKEN_SECONDS = 600;
 
 /** Redis, as the user of this process: another container of the pod has another password. */

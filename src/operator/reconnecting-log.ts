@@ -27,9 +27,10 @@ const DEADLINE_MS = 5_000;
 const NO_POOL = "none";
 
 /**
- * The session store of a process that must stay up without it (design: session-log §2): until the
- * store can be used, each verb rejects with the reason, which is how it reaches conditions. Once
- * connected the store rides out outages by itself.
+ * The session store of a process that must stay up without it
+ * (docs/design/session-log.md#start-up-check): until the store can be used, each verb rejects with
+ * the reason, which is how it reaches conditions. Once connected the store rides out outages by
+ * itself.
  */
 export class ReconnectingLog implements OperatorLog, SessionPorts {
   readonly #deps: ReconnectingLogDeps;

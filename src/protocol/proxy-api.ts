@@ -1,7 +1,8 @@
 import { z } from "zod";
 
 /**
- * Harness → sidecar, on loopback (design: security §4). All routes but `/tokens` carry
+ * Harness → sidecar, on loopback (docs/design/security.md#the-proxies). All routes but `/tokens`
+ * carry
  * `Authorization: Bearer <session token>`.
  *
  *   POST /tokens                          TokensRequest → TokensResponse; the sidecar asks the issuer

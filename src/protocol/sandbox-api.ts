@@ -4,7 +4,8 @@ import { sessionRepository } from "../api/agent-session.ts";
 import { canonicalJson } from "./snapshot.ts";
 
 /**
- * The sandbox daemon's HTTP API (design: session-log §10, architecture §3.1). Every call carries
+ * The sandbox daemon's HTTP API (docs/design/session-log.md#tool-calls,
+ * docs/design/sandbox-pod.md). Every call carries
  * `Authorization: Bearer <execute token>`; the first valid token binds the daemon to one
  * (session, hand, generation) for ever.
  *

@@ -1,7 +1,7 @@
 import { z } from "zod";
 
 /**
- * The alphabet of the session log (design: session-log §3.4). Every entry is
+ * The alphabet of the session log (docs/design/session-log.md#event-types). Every entry is
  * `{seq, id, type, epoch, ts, data}`; this file gives `data` for each type. Times are epoch ms.
  *
  * Log order is arrival order. What the model of request r sees is defined by `upto`: every event
@@ -25,7 +25,9 @@ export const usage = z.object({
 export type Usage = z.output<typeof usage>;
 
 export const TOOL_TARGETS = ["sandbox", "mcp", "custom", "harness"] as const;
-/** What may be done after a crash between intent and result (design: session-log §10). */
+/**
+ * What may be done after a crash between intent and result (docs/design/session-log.md#tool-calls).
+ */
 export const TOOL_CLASSES = ["read_only", "idempotent", "at_most_once"] as const;
 export const TOOL_OUTCOMES = ["known", "unknown", "cancelled", "denied"] as const;
 
@@ -206,7 +208,7 @@ export const WAKING_TYPES: ReadonlySet<string> = new Set<SessionEventType>([
   "session.stop_requested",
 ]);
 
-/** Limits of manifests, tools and events (design: session-log §3.5). */
+/** Limits of manifests, tools and events (docs/design/session-log.md#limits). */
 export const LIMITS = {
   messageTextChars: 32_768,
   toolResultChars: 100_000,

@@ -48,7 +48,10 @@ export const entryReport = z.object({
 });
 export type EntryReport = z.output<typeof entryReport>;
 
-/** Proxies tell the operator through it, which copies to the status of the vault (security §5). */
+/**
+ * Proxies tell the operator through it, which copies to the status of the vault
+ * (docs/design/security.md#which-credential).
+ */
 export interface CredentialReportWriter {
   /** Replaces what was known of that entry. Rejects with UNAVAILABLE when the store does not answer. */
   writeCredentialReport(

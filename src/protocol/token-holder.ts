@@ -4,7 +4,8 @@ import { leaseTokenHash, type SandboxClaims, type SessionClaims } from "./tokens
 
 /**
  * Whether what a token says still holds: its signature tells only that it once did (design:
- * security §3). Asked by the proxies before they serve and by the issuer before it signs.
+ * docs/design/security.md#tokens). Asked by the proxies before they serve and by the issuer before
+ * it signs.
  */
 
 export type Binding = NonNullable<Awaited<ReturnType<BindingReader["readBinding"]>>>;

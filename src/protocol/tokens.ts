@@ -4,8 +4,9 @@ import { z } from "zod";
 import { AppError } from "../runtime/errors.ts";
 
 /**
- * Tokens that say who is asking (design: security §3). Signed by the issuer with Ed25519, checked by
- * everyone else with its public keys. The algorithm is fixed, never read from the token.
+ * Tokens that say who is asking (docs/design/security.md#tokens). Signed by the issuer with
+ * Ed25519, checked by everyone else with its public keys. The algorithm is fixed, never read from
+ * the token.
  */
 
 export const ISSUER = "drover-issuer";
@@ -17,7 +18,10 @@ export const AUDIENCES = {
 } as const;
 /** Life of session and execute tokens in seconds. */
 export const TOKEN_LIFE_SECONDS = 600;
-/** Longest life of a sandbox token; its binding record ends it sooner (security §3). */
+/**
+ * Longest life of a sandbox token; its binding record ends it sooner
+ * (docs/design/security.md#tokens).
+ */
 export const SANDBOX_TOKEN_LIFE_SECONDS = 86_400;
 /** A vault token serves one login. */
 export const VAULT_TOKEN_LIFE_SECONDS = 60;
@@ -61,7 +65,10 @@ export const sandboxClaims = z.object({
 });
 export type SandboxClaims = z.output<typeof sandboxClaims>;
 
-/** Presented by a proxy to the vault, whose policy is made from `ten` and `vlt` (security §6). */
+/**
+ * Presented by a proxy to the vault, whose policy is made from `ten` and `vlt`
+ * (docs/design/security.md#vault).
+ */
 export interface VaultClaims {
   /** Session id, for the vault's audit. */
   sub: string;

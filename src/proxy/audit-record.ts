@@ -3,8 +3,9 @@ import { z } from "zod";
 import { canonicalJson } from "../protocol/snapshot.ts";
 
 /**
- * One use of a credential, or its refusal (security §12). Never an argument, a value or a query. Each
- * record carries the hash of the one before it, and its own over all its other fields.
+ * One use of a credential, or its refusal (docs/design/security.md#audit). Never an argument, a
+ * value or a query. Each record carries the hash of the one before it, and its own over all its
+ * other fields.
  */
 export const auditRecord = z.object({
   /** Marks the line among other lines of the log. */

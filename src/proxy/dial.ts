@@ -6,10 +6,10 @@ import { isMetadataAddress, isPublicAddress } from "./addresses.ts";
 import { TIMEOUTS } from "./limits.ts";
 
 /**
- * The only way out of the proxy (security §11). Every connection resolves its host, checks *all*
- * addresses and connects to one that was checked; nothing resolves a second time. Hosts the
- * platform team lists may be private and speak plain http; metadata addresses are refused for all.
- * The returned agent follows no redirect.
+ * The only way out of the proxy (docs/design/security.md#addresses). Every connection resolves its
+ * host, checks *all* addresses and connects to one that was checked; nothing resolves a second
+ * time. Hosts the platform team lists may be private and speak plain http; metadata addresses are
+ * refused for all. The returned agent follows no redirect.
  */
 export interface DialOptions {
   /** `host:port` that may have private addresses and plain http. */

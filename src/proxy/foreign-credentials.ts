@@ -1,4 +1,7 @@
-/** Headers by which a request could spend another's account, or carry data to it (security §10). */
+/**
+ * Headers by which a request could spend another's account, or carry data to it
+ * (docs/design/security.md#foreign-credentials).
+ */
 const HEADERS = [
   "x-api-key",
   "api-key",

@@ -3,9 +3,14 @@ import type { Clock } from "../runtime/clock.ts";
 import { AppError } from "../runtime/errors.ts";
 import type { KnownValues } from "./known-values.ts";
 
-/** Longest a rotated or revoked value may still be used (security §1). */
+/**
+ * Longest a rotated or revoked value may still be used (docs/design/security.md#what-is-promised).
+ */
 const CACHE_MS = 5000;
-/** Longest a value is used after it was last read, while its place does not answer (security §6). */
+/**
+ * Longest a value is used after it was last read, while its place does not answer
+ * (docs/design/security.md#vault).
+ */
 const HELD_MS = 60_000;
 /** During an outage uses go on at once with what is held, and one of them a second asks again. */
 const RETRY_MS = 1000;

@@ -2,7 +2,7 @@ import { BoundedMap } from "../runtime/bounded-map.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { AppError } from "../runtime/errors.ts";
 
-/** Security §12, in bytes. */
+/** docs/design/security.md#limits, in bytes. */
 export const SIZES = {
   /** An MCP request. */
   mcpRequest: 4 * 1024 * 1024,

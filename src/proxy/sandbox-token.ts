@@ -23,9 +23,9 @@ export interface SandboxTokenDeps {
 }
 
 /**
- * Says for which session a sandbox asks (security §3). A sandbox token lives as long as its binding,
- * so the binding is read for each request, with whether the session still lives; and a token that was
- * carried out of its sandbox is of no use elsewhere.
+ * Says for which session a sandbox asks (docs/design/security.md#tokens). A sandbox token lives as
+ * long as its binding, so the binding is read for each request, with whether the session still
+ * lives; and a token that was carried out of its sandbox is of no use elsewhere.
  */
 export class SandboxTokenCheck {
   readonly #deps: SandboxTokenDeps;

@@ -19,7 +19,7 @@ const MAX_KEPT = 4096;
 /**
  * That long after its last use a session's values leave the memory, unless a request of it still
  * runs. They are sent for a minute at most; but a server may give back one that was replaced since
- * (security §12: looked for ten minutes).
+ * (docs/design/security.md#redaction: looked for ten minutes).
  */
 const IDLE_MS = 600_000;
 
@@ -77,7 +77,10 @@ export interface SessionCredentialsDeps {
   metrics: Pick<ProxyMetrics, "credentialReads">;
 }
 
-/** Finds and reads the credential a session has for what it calls (security §5). */
+/**
+ * Finds and reads the credential a session has for what it calls
+ * (docs/design/security.md#which-credential).
+ */
 export class SessionCredentials {
   readonly #deps: SessionCredentialsDeps;
   readonly #sessions: IdleMap<HeldSession>;

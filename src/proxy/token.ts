@@ -85,7 +85,8 @@ export interface SessionTokenDeps {
 }
 
 /**
- * Says for which session a request is made (security §3). `verify` reads nothing but the token;
+ * Says for which session a request is made (docs/design/security.md#tokens). `verify` reads nothing
+ * but the token;
  * `confirm` holds it against the session's current lease, so a worker that lost the session is
  * refused although its token has not run out.
  */

@@ -1,8 +1,9 @@
 import { AppError } from "../runtime/errors.ts";
 
 /**
- * Which vault entry serves which MCP server (security §5): equal normalised URLs and nothing looser,
- * so a credential never goes to a neighbour of the server it was made for.
+ * Which vault entry serves which MCP server (docs/design/security.md#which-credential): equal
+ * normalised URLs and nothing looser, so a credential never goes to a neighbour of the server it
+ * was made for.
  */
 export interface ServerUrl {
   protocol: "http:" | "https:";

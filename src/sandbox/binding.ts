@@ -4,7 +4,7 @@ import { AppError } from "../runtime/errors.ts";
 /**
  * Whom a daemon belongs to, and which callers are superseded. The first valid token binds the daemon
  * to its session, hand and generation for ever; the highest epoch seen fences earlier lease holders
- * (design: session-log §10, security §3).
+ * (docs/design/session-log.md#tool-calls, docs/design/security.md#tokens).
  */
 export interface Binding {
   sessionId: string;

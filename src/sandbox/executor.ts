@@ -51,9 +51,9 @@ export interface Call {
 }
 
 /**
- * Runs each tool call once (design: session-log §10): `started` is on the disk before the tool runs
- * and the result before anybody hears of it; a repeated id joins the running call or gets the
- * recorded result.
+ * Runs each tool call once (docs/design/session-log.md#tool-calls): `started` is on the disk before
+ * the tool runs and the result before anybody hears of it; a repeated id joins the running call or
+ * gets the recorded result.
  */
 export class Executor {
   readonly #options: ExecutorOptions;

@@ -10,10 +10,10 @@ import {
 } from "./journal-record.ts";
 
 /**
- * The daemon's record of started and finished calls (design: session-log §10): one append-only file
- * of JSON lines. What `append` was given is on the disk when it returns, so that after SIGKILL a
- * repeated id finds its result, or the fact that it started. Code in the sandbox that goes after the
- * file on purpose hurts its own session only.
+ * The daemon's record of started and finished calls (docs/design/session-log.md#tool-calls): one
+ * append-only file of JSON lines. What `append` was given is on the disk when it returns, so that
+ * after SIGKILL a repeated id finds its result, or the fact that it started. Code in the sandbox
+ * that goes after the file on purpose hurts its own session only.
  */
 
 /** Rewritten without acknowledged results above this size, so that the journal's volume never fills. */

@@ -34,9 +34,9 @@ import type {
 
 /**
  * What a place to keep logs must do; `store/` builds the contract of `session-log.ts` on it. Each
- * writing verb is one atomic step with the reply words of session-log §4. Connection trouble is
- * ridden out inside (the same step sent again answers DUP); what stays is UNAVAILABLE when nothing
- * can have been written, OUTCOME_UNKNOWN when it may have been.
+ * writing verb is one atomic step with the reply words of docs/design/session-log.md#atomic-steps.
+ * Connection trouble is ridden out inside (the same step sent again answers DUP); what stays is
+ * UNAVAILABLE when nothing can have been written, OUTCOME_UNKNOWN when it may have been.
  */
 export interface LogBackend extends LeaseReader, BindingReader {
   create(session: CreateSession, gen: string): Promise<{ created: boolean; head: Head }>;

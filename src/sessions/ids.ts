@@ -3,7 +3,7 @@ import { AppError } from "../runtime/errors.ts";
 
 /**
  * `sesn_<pool><p>_<26 base32 characters>`: an id alone names its pool (4-character code) and
- * partition (two hex digits), hence its Redis slot (design: session-log §3.1).
+ * partition (two hex digits), hence its Redis slot (docs/design/session-log.md#names-and-keys).
  */
 export interface SessionIdParts {
   pool: string;

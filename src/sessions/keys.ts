@@ -4,7 +4,10 @@ import { parseSessionId, type SessionIdParts } from "./ids.ts";
 import { partitionName } from "./pool-code.ts";
 import type { PoolKey, SessionRef } from "./session-log.ts";
 
-/** Every Redis key (design: session-log §3.1). All keys of a session share the slot of its partition. */
+/**
+ * Every Redis key (docs/design/session-log.md#names-and-keys). All keys of a session share the slot
+ * of its partition.
+ */
 
 export interface PartitionKeys {
   /** What a member of `due` is prefixed with to give the session's keys. */

@@ -2,8 +2,9 @@ import type { LogStatus, NewEvent, Position, Release, Seq, StoredEvent } from ".
 import type { LastWord } from "./takeover.ts";
 
 /**
- * What the state machine knows of one log besides its events: the meta hash of session-log §3.2
- * plus what other keys of the partition hold about this session (`due`, open hands, state change).
+ * What the state machine knows of one log besides its events: the meta hash of
+ * docs/design/session-log.md#meta-hash plus what other keys of the partition hold about this
+ * session (`due`, open hands, state change).
  */
 export interface LogState {
   seq: Seq;
@@ -122,7 +123,7 @@ export interface SettleOp {
   events: readonly NewEvent[];
 }
 
-/** Status words are those of the scripts (session-log §4). */
+/** Status words are those of the scripts (docs/design/session-log.md#atomic-steps). */
 export type CreateReply = { word: "OK" | "EXISTS" };
 export type AppendReply =
   | { word: "OK"; first: Seq; last: Seq }

@@ -7,9 +7,9 @@ const SLOTS = 16_384;
 const MAX_TRIES = 20_000;
 
 /**
- * Finds a pool's 4-character code: the first candidate of session-log §3.1 whose tags spread evenly
- * over 3 and over 6 masters and which is free or this pool's already. `claim` stores the record if
- * there is none and answers the one that stands.
+ * Finds a pool's 4-character code: the first candidate of docs/design/session-log.md#names-and-keys
+ * whose tags spread evenly over 3 and over 6 masters and which is free or this pool's already.
+ * `claim` stores the record if there is none and answers the one that stands.
  */
 export async function findPoolCode(
   pool: PoolRegistration,

@@ -4,9 +4,10 @@ import type { SessionSnapshot } from "../protocol/snapshot.ts";
 import type { AppError } from "../runtime/errors.ts";
 
 /**
- * The contract of the session log (design: session-log §12). Three implementations keep it: Redis
- * (production), file (local mode) and memory (tests, simulation); `test/contracts/session-log/`
- * runs against each. Errors are AppErrors with the codes named at each verb.
+ * The contract of the session log (docs/design/session-log.md). Three implementations keep it:
+ * Redis (production), file (local mode) and memory (tests, simulation);
+ * `test/contracts/session-log/` runs against each. Errors are AppErrors with the codes named at
+ * each verb.
  */
 
 /** 1 … 2^53-1, contiguous within a session. */
@@ -38,7 +39,7 @@ export interface StoredEvent extends NewEvent {
   ts: number;
 }
 
-/** `applied`: survives the death of any worker. `committed`: survives what the pool's `commit` mode says (§7). */
+/** `applied`: survives the death of any worker. `committed`: survives what the pool's `commit` mode says. */
 export type Durability = "applied" | "committed";
 
 export const LOG_STATUSES = [
@@ -194,13 +195,13 @@ export interface OperatorLog {
   close(): Promise<void>;
 }
 
-/** What names a pool's keys (design: session-log §3.1). */
+/** What names a pool's keys (docs/design/session-log.md#names-and-keys). */
 export interface PoolKey {
   code: string;
   partitions: number;
 }
 
-/** What makes an append `committed` (design: session-log §7). */
+/** What makes an append `committed` (docs/design/session-log.md#commit). */
 export type CommitMode =
   /** One server that syncs each write to disk. */
   | { mode: "fsync" }

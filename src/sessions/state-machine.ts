@@ -38,9 +38,9 @@ import {
 } from "./takeover.ts";
 
 /**
- * The rules of the session log, once, as pure functions (design: session-log §4). Memory and file
- * stores run them; the Lua scripts say the same and are tested against them. No function changes
- * its arguments.
+ * The rules of the session log, once, as pure functions (docs/design/session-log.md#atomic-steps).
+ * Memory and file stores run them; the Lua scripts say the same and are tested against them. No
+ * function changes its arguments.
  */
 
 /** Events that show that work on a session gets on. */

@@ -49,7 +49,7 @@ async function logged(
   );
 }
 
-/** Invariants of every log, whatever happened (design: session-log §15). */
+/** Invariants of every log, whatever happened (docs/design/session-log.md#invariants). */
 async function expectSoundLog(name: string): Promise<LogEntry[]> {
   const log = await readLog(await sessionIdOf(NAMESPACE, name));
   expect(log.map((entry) => entry.seq)).toEqual(log.map((_, i) => i + 1));

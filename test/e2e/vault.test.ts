@@ -18,9 +18,15 @@ import { seenByNotes } from "./notes.ts";
 import { type VaultBed, vaultBed } from "./vault-bed.ts";
 import { putModelKey, putSecret } from "./vault-setup.ts";
 
-/** Longest a changed or withdrawn value may still be used (security §1), in ms. */
+/**
+ * Longest a changed or withdrawn value may still be used
+ * (docs/design/security.md#what-is-promised), in ms.
+ */
 const EFFECT_MS = 5_000;
-/** Longest a value is used after it was last read, while the vault does not answer (security §6). */
+/**
+ * Longest a value is used after it was last read, while the vault does not answer
+ * (docs/design/security.md#vault).
+ */
 const HELD_MS = 60_000;
 const TOKENS = ["CNRY-e2e-notes-first-value", "CNRY-e2e-notes-other-value"] as const;
 // Killing a process as the kernel does needs the node's process table.

@@ -4,7 +4,9 @@ import type { SessionEvent } from "../../src/protocol/session-event.ts";
 import type { RequestRecord } from "../../src/scripted-model/request-log.ts";
 import { eventsOf } from "./harness-bed.ts";
 
-/** Invariants of a log at rest (session-log §15); the names are the page's. */
+/**
+ * Invariants of a log at rest (docs/design/session-log.md#invariants); the names are the page's.
+ */
 export function expectInvariants(events: SessionEvent[], requests: readonly RequestRecord[]): void {
   expect(events.map((event) => event.seq)).toEqual(events.map((_, index) => index + 1));
   expectRequestsPaired(events);

@@ -53,10 +53,22 @@ function missingPaths(markdown: string): string[] {
   return [...paths].map((match) => match[1] ?? "").filter((path) => !existsSync(path));
 }
 
+function commentsOf(source: string): string {
+  return source
+    .split("\n")
+    .filter((line) => /^\s*(\/?\*|\/\/|--|#)/.test(line))
+    .join("\n");
+}
+
+/** Numbered sections that the comments cite: nobody can look them up here, unless they are of an RFC. */
+function foreignCitations(source: string): string[] {
+  const cited = commentsOf(source).matchAll(/(?<!RFC \d+ )§ ?[\d.]+|\bhouse style \d[\d.]*/gi);
+  return [...cited].map(([citation]) => citation);
+}
+
 /** What the comments cite, a page of `docs/` or a heading of one, and is not there. */
 function brokenCitations(source: string): string[] {
-  const comments = source.split("\n").filter((line) => /^\s*(\/?\*|\/\/|--|#)/.test(line));
-  return [...comments.join("\n").matchAll(/\bdocs\/[\w/-]+\.md(?:#[\w-]+)?/g)]
+  return [...commentsOf(source).matchAll(/\bdocs\/[\w/-]+\.md(?:#[\w-]+)?/g)]
     .map(([citation]) => citation)
     .filter((citation) => {
       const [path = "", anchor] = citation.split("#");
@@ -106,6 +118,14 @@ describe("citations", () => {
 
     expect(broken).toEqual([]);
   });
+
+  it("no comment cites a section of a page that is not in this repository", () => {
+    const foreign = code.flatMap((file) =>
+      foreignCitations(readFileSync(file, "utf8")).map((citation) => `${file}: ${citation}`),
+    );
+
+    expect(foreign).toEqual([]);
+  });
 });
 
 describe("guides", () => {
@@ -153,6 +173,13 @@ describe("the checks themselves", () => {
     const text = "// docs/none.md docs/glossary.md#none docs/design/session-log.md#tool-calls";
 
     expect(brokenCitations(text)).toEqual(["docs/none.md", "docs/glossary.md#none"]);
+  });
+
+  it("a section of a page that is not here is found, that of an RFC is left alone", () => {
+    expect(foreignCitations("// security §3, RFC 5280 §4.1 and house style 9.3")).toEqual([
+      "§3",
+      "house style 9.3",
+    ]);
   });
 
   it("links and paths inside a fenced block are left alone", () => {

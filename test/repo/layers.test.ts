@@ -3,7 +3,7 @@ import { dirname, join, normalize } from "node:path";
 import { describe, expect, it } from "@jest/globals";
 
 // Folders, or single files of a folder, that each layer may import besides itself. The table is
-// house-style §6 and a security statement: see CONTRIBUTING.
+// docs/design/house-style.md#who-may-import-whom and a security statement: see CONTRIBUTING.
 const allowed: Record<string, readonly string[]> = {
   runtime: [],
   api: [],

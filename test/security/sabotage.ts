@@ -6,7 +6,7 @@ import { join } from "node:path";
  * then succeed, so that its test fails. The product itself has no switch for it.
  */
 export interface Sabotage {
-  /** `T02`: the case of security.md §17. */
+  /** `T02`: the case, as `cases.ts` lists it. */
   case: string;
   /** One sentence: what is turned off. */
   defence: string;

@@ -20,8 +20,8 @@ import { ProxySweep } from "./proxy-sweep.ts";
 import { newMarker } from "./sweeper.ts";
 
 /**
- * T02: the tool of an MCP server gives back the credential that it was sent, in every form of security
- * §12, as a value or a key of JSON, as one answer or as a stream. No form may reach the harness, a log
+ * T02: the tool of an MCP server gives back the credential that it was sent, in every usual form, as a
+ * value or a key of JSON, as one answer or as a stream. No form may reach the harness, a log
  * or a metric; what is not found is said in the guide. The forms are computed here, not by the product.
  * It may also be a value that another request was sent with, before this one or since.
  */

@@ -28,7 +28,7 @@ export interface SessionReaderDeps {
 /**
  * Reads as the session that asks: one login for each (session, vault), with a token that the issuer
  * gives only against the session's own. The vault's policy grants the folder of that one vault, so
- * that nothing in this process can read more (security §6).
+ * that nothing in this process can read more (docs/design/security.md#vault).
  */
 export class SessionReader implements VaultReader {
   readonly #deps: SessionReaderDeps;

@@ -59,7 +59,8 @@ const STORE_BACK_MS = 60_000;
 
 /**
  * AgentSession: references → frozen snapshot → log, once; then `operatingMode`, status at
- * transitions, deadline and TTL (design: architecture §4, operations §2). `spec` is never written.
+ * transitions, deadline and TTL (docs/architecture.md#flows,
+ * docs/design/operations.md#status-of-a-session). `spec` is never written.
  */
 export class AgentSessionController implements Controller {
   readonly name = "agent-session";

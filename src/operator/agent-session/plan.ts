@@ -16,7 +16,9 @@ import { statusFor, type WantedStatus } from "./status-of.ts";
  * tables over these functions. Times are epoch ms.
  */
 
-/** A state that lasted less is not written (design: operations §1.1, write budget). */
+/**
+ * A state that lasted less is not written (docs/design/operations.md#write-budget, write budget).
+ */
 export const SETTLE_MS = 5_000;
 /** Between two status writes of one session, unless the second says Completed, Stalled or as asked. */
 export const WRITE_GAP_MS = 30_000;

@@ -4,8 +4,9 @@ import type { LogStatus } from "../../sessions/session-log.ts";
 import { condition, inProgress, notWithoutHelp, readyNow, type Wanted } from "../conditions.ts";
 
 /**
- * What an AgentSession's status says for a state of its log (design: operations §2). Running, idle,
- * suspended as asked and finished well are all Ready: kstatus reads Ready=False as "in progress".
+ * What an AgentSession's status says for a state of its log
+ * (docs/design/operations.md#status-of-a-session). Running, idle, suspended as asked and finished
+ * well are all Ready: kstatus reads Ready=False as "in progress".
  */
 
 export interface LogView {

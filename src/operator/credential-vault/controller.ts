@@ -41,7 +41,7 @@ const RECHECK_MS = 15_000;
 /**
  * CredentialVault: can the proxies read what it names? Asked by SubjectAccessReview for the service
  * account of each pool that serves the namespace and of the edge, and copied from what the proxies report of their
- * reads (security §5); no Secret and no vault is read here.
+ * reads (docs/design/security.md#which-credential); no Secret and no vault is read here.
  */
 export class CredentialVaultController implements Controller {
   readonly name = "credential-vault";

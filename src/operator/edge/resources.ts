@@ -19,9 +19,9 @@ import {
 } from "../pod-parts.ts";
 
 /**
- * The edge (design: architecture §2, security §4): the one thing sandboxes reach. The chart makes its
- * Service, service account and NetworkPolicy; the operator makes the pods, because it pins the
- * issuer's certificate in them, as in those of pools.
+ * The edge (docs/architecture.md#processes, docs/design/security.md#the-proxies): the one thing
+ * sandboxes reach. The chart makes its Service, service account and NetworkPolicy; the operator
+ * makes the pods, because it pins the issuer's certificate in them, as in those of pools.
  */
 
 export const EDGE_UID = 10_004;

@@ -43,7 +43,10 @@ const NOT_VERIFIED = condition(
   "Drover applies NetworkPolicies; whether this cluster's network enforces them has not been probed",
 );
 
-/** Security §6: reading what belongs to sessions as the pod is a fallback, and shows. */
+/**
+ * docs/design/security.md#vault: reading what belongs to sessions as the pod is a fallback, and
+ * shows.
+ */
 function vaultIdentity(vault: VaultAccess | undefined): Wanted {
   if (vault === undefined) return condition("VaultIdentity", "True", "NotRequired");
   if (vault.sessionIdentity === "session") {

@@ -29,10 +29,11 @@ import {
 } from "../pod-parts.ts";
 
 /**
- * The pods of a HarnessPool (design: architecture §2, security §14). Two containers that must not
- * reach into each other: the harness holds no credential, its proxy holds all of them. So they run
- * under different UIDs, share no process namespace, and only the proxy mounts tokens and the model
- * key. No `fsGroup`: it can make the proxy's tokens readable for the harness' UID.
+ * The pods of a HarnessPool (docs/architecture.md#processes, docs/design/security.md#pods). Two
+ * containers that must not reach into each other: the harness holds no credential, its proxy holds
+ * all of them. So they run under different UIDs, share no process namespace, and only the proxy
+ * mounts tokens and the model key. No `fsGroup`: it can make the proxy's tokens readable for the
+ * harness' UID.
  */
 
 export interface PoolIdentity {

@@ -38,9 +38,10 @@ export interface Grant {
 }
 
 /**
- * Whether the caller may have tokens for this session, and with which claims (security §3): it holds
- * the lease it shows, its pod is the holder, the session lives and belongs to the caller's pool, and a
- * sandbox it asks for is bound to the session. Pure. Throws an AppError that names the failed check.
+ * Whether the caller may have tokens for this session, and with which claims
+ * (docs/design/security.md#tokens): it holds the lease it shows, its pod is the holder, the session
+ * lives and belongs to the caller's pool, and a sandbox it asks for is bound to the session. Pure.
+ * Throws an AppError that names the failed check.
  */
 export function decide(facts: IssueFacts): Grant {
   const { request, caller, lease, snapshot } = facts;
@@ -96,8 +97,9 @@ export function shownTo(caller: Caller, namespace: string): ShownToken["kind"] {
 
 /**
  * Whether a proxy may open this vault for the session whose token it was shown, and with which
- * claims (security §3, §6): what the token says still holds, the proxy serves that session, and the
- * session's frozen snapshot names the vault. Pure. Throws an AppError that names the failed check.
+ * claims (docs/design/security.md#tokens, docs/design/security.md#vault): what the token says still
+ * holds, the proxy serves that session, and the session's frozen snapshot names the vault. Pure.
+ * Throws an AppError that names the failed check.
  */
 export function decideVaultToken(facts: VaultTokenFacts): VaultClaims {
   const { shown, snapshot, vault } = facts;

@@ -15,9 +15,9 @@ export interface PublishedKeysDeps {
 }
 
 /**
- * Puts the issuer's public keys where a person who sets up a vault reads them (security §6), as PEM
- * (`keys.pem`) and as JWKS (`jwks.json`). Every replica writes the same. Throws CONFIG_INVALID when
- * the ConfigMap is missing, or what the client throws.
+ * Puts the issuer's public keys where a person who sets up a vault reads them
+ * (docs/design/security.md#vault), as PEM (`keys.pem`) and as JWKS (`jwks.json`). Every replica
+ * writes the same. Throws CONFIG_INVALID when the ConfigMap is missing, or what the client throws.
  */
 export async function publishKeys(
   { client, namespace }: PublishedKeysDeps,

@@ -39,7 +39,8 @@ const OURS = { label: LABELS.managedBy, value: MANAGER };
 
 /**
  * Per namespace: the sandboxes' service account and NetworkPolicy, made with its first session and
- * removed with its last (design: architecture §3.1). The key is the namespace.
+ * removed with its last (docs/design/sandbox-pod.md#isolation-of-a-namespace). The key is the
+ * namespace.
  */
 export class NamespaceIsolationController implements Controller {
   readonly name = "namespace-isolation";

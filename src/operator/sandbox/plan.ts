@@ -4,8 +4,8 @@ import type { Pod } from "../kinds.ts";
 import { podDeleted, type Trouble, viewStart, whyLost } from "./pod-diagnosis.ts";
 
 /**
- * What one pass over a sandbox has to do (design: session-log §10 Provisioning, architecture §3.1).
- * Pure. Times are epoch ms.
+ * What one pass over a sandbox has to do (docs/design/session-log.md#tool-calls,
+ * docs/design/sandbox-pod.md). Pure. Times are epoch ms.
  */
 
 export interface Observed {

@@ -19,8 +19,9 @@ import type { Pod } from "../kinds.ts";
 import { COMPONENTS, childLabels, labelValue, sandboxPodName } from "../names.ts";
 
 /**
- * The sandbox pod (design: architecture §3.1, security §14). It runs code that a model wrote, so it
- * gets nothing: no token, no secret, no DNS, no service links, no privilege. What it holds is what
+ * The sandbox pod (docs/design/sandbox-pod.md, docs/design/security.md#pods). It runs code that a
+ * model wrote, so it gets nothing: no token, no secret, no DNS, no service links, no privilege.
+ * What it holds is what
  * `deploy/admission/sandbox-pod-policy.yaml` admits; a test applies one to the other.
  */
 
@@ -82,7 +83,7 @@ export interface SandboxIdentity {
 
 export interface SandboxPodOptions {
   publicKeys: Jwks;
-  /** `hostUsers: false`; needs a runtime that supports it (architecture §3.1). */
+  /** `hostUsers: false`; needs a runtime that supports it (docs/design/sandbox-pod.md). */
   userNamespaces: boolean;
 }
 

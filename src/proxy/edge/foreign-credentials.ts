@@ -3,8 +3,9 @@ import { foreignCredentialPlace } from "../foreign-credentials.ts";
 
 /**
  * Whoever brings a credential of their own could act as somebody else through an allowed
- * destination, or carry data to an account of theirs (security §10). The one that belongs here is the
- * sandbox token. Throws FOREIGN_CREDENTIAL that names the place, never the value.
+ * destination, or carry data to an account of theirs (docs/design/security.md#foreign-credentials).
+ * The one that belongs here is the sandbox token. Throws FOREIGN_CREDENTIAL that names the place,
+ * never the value.
  */
 export function checkForeignCredentials(
   headers: Readonly<Record<string, readonly string[] | undefined>>,

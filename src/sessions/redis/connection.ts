@@ -13,8 +13,9 @@ export interface RedisAddress {
 }
 
 /**
- * What a connection is for decides its settings (session-log §6.2): `command` and `commit` fail at
- * once, because the caller sends the *same* step again; `blocking` and `subscriber` wait.
+ * What a connection is for decides its settings (docs/design/session-log.md#connections): `command`
+ * and `commit` fail at once, because the caller sends the *same* step again; `blocking` and
+ * `subscriber` wait.
  */
 export type ConnectionKind = "command" | "commit" | "blocking" | "subscriber" | "probe";
 

@@ -6,7 +6,8 @@ import type { NewEvent, StoredEvent } from "../session-log.ts";
 
 /**
  * How events stand in a stream entry. JSON over 64 KiB is kept beside the stream under its hash,
- * and the entry holds a reference with a preview (session-log §3.5); readers put it back.
+ * and the entry holds a reference with a preview (docs/design/session-log.md#limits); readers put
+ * it back.
  */
 
 const PREVIEW_CHARS = 2048;

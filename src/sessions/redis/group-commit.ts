@@ -8,7 +8,8 @@ const WAIT_MS = 1000;
 
 /**
  * Makes the writes of one connection committed: WAIT covers everything the connection wrote before
- * it. Writes that end while a WAIT is in flight share the next one (session-log §6.2).
+ * it. Writes that end while a WAIT is in flight share the next one
+ * (docs/design/session-log.md#connections).
  */
 export class GroupCommit {
   readonly #deps: { clock: Pick<Clock, "monotonic">; metrics?: SessionLogMetrics | undefined };

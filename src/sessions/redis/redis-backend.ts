@@ -71,7 +71,10 @@ export interface RedisBackendDeps {
   subscriptions: Subscriptions;
   tables: OperatorTables;
   workers: WorkerTable;
-  /** True when the connection has been up long enough for holders to have renewed (session-log §5). */
+  /**
+   * True when the connection has been up long enough for holders to have renewed
+   * (docs/design/session-log.md#leases-and-takeover).
+   */
   mayStealExpired: (ttlMs: number) => boolean;
   writeDeadlineMs: number;
   pools: readonly PoolKey[];

@@ -1,5 +1,6 @@
 /**
- * What each process may do in Redis (design: session-log §13, security §4). From here come
+ * What each process may do in Redis (docs/design/session-log.md#redis-users,
+ * docs/design/security.md#the-proxies). From here come
  * `deploy/redis/users.acl` and the users of the chart's Valkey; a test holds the lists against the
  * scripts, another runs the whole session log as these users.
  */

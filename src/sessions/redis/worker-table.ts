@@ -5,7 +5,10 @@ import type { PoolKey } from "../session-log.ts";
 
 const ALIVE_MS = 10_000;
 const FORGOTTEN_MS = 60_000;
-/** All workers together poll each partition at most 40 times a second (session-log §5). */
+/**
+ * All workers together poll each partition at most 40 times a second
+ * (docs/design/session-log.md#leases-and-takeover).
+ */
 const POLL_SHARE_MS = 25;
 
 /** Who works on a pool: for people, and to spread the polling. The first partition holds the table. */

@@ -9,7 +9,10 @@ import type { StoreDeps } from "./backed-log.ts";
 import { Doorbell } from "./doorbell.ts";
 import { closingEvents } from "./settlement.ts";
 
-/** Cost and speed of takeover; safety never depends on them (session-log §5). Milliseconds. */
+/**
+ * Cost and speed of takeover; safety never depends on them
+ * (docs/design/session-log.md#leases-and-takeover). Milliseconds.
+ */
 export interface LeaseTimings {
   ttlMs: number;
   renewMs: number;

@@ -2,7 +2,9 @@ import { type Json, LIMITS } from "../../protocol/session-event.ts";
 import { AppError } from "../../runtime/errors.ts";
 import type { NewEvent, Release } from "../session-log.ts";
 
-/** Checks a batch against session-log §3.5. INPUT_INVALID, SESSION_EVENT_TOO_LARGE. */
+/**
+ * Checks a batch against docs/design/session-log.md#limits. INPUT_INVALID, SESSION_EVENT_TOO_LARGE.
+ */
 export function checkEvents(events: readonly NewEvent[]): void {
   if (events.length === 0) throw new AppError("INPUT_INVALID", "a batch without events");
   checkSizes(events);

@@ -4,7 +4,10 @@ import type { Position, SessionRef, TailItem } from "../session-log.ts";
 import { Doorbell } from "./doorbell.ts";
 import { sessionNotFound } from "./log-errors.ts";
 
-/** A missed hint is caught by the next one or by this look at the log (session-log §8). */
+/**
+ * A missed hint is caught by the next one or by this look at the log
+ * (docs/design/session-log.md#readers).
+ */
 const SAFETY_POLL_MS = 5000;
 const PAGE_SIZE = 256;
 /** Positions kept to say where a rewound log still agrees with what was emitted. */

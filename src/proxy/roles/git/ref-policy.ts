@@ -21,9 +21,9 @@ const CAPABILITIES: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * Which updates of a push the session may not make (security §9), by ref; empty when it may go
- * through. A push is all or nothing: one refused ref refuses the others too, so that what reaches
- * the git host is what was asked for or nothing.
+ * Which updates of a push the session may not make (docs/design/security.md#git), by ref; empty
+ * when it may go through. A push is all or nothing: one refused ref refuses the others too, so that
+ * what reaches the git host is what was asked for or nothing.
  */
 export function refusedRefs(
   {

@@ -3,8 +3,8 @@ import { BAND, encodeBand, encodePkt, FLUSH } from "./pkt-line.ts";
 import type { GitRoute, GitService } from "./routes.ts";
 
 /**
- * Answers in git's own words (security §9): of a bare status git shows the number alone, so the
- * reason travels in a packet of an answer that is, for HTTP, a success.
+ * Answers in git's own words (docs/design/security.md#git): of a bare status git shows the number
+ * alone, so the reason travels in a packet of an answer that is, for HTTP, a success.
  */
 
 /** Git prints `fatal: remote error: <text>`. */

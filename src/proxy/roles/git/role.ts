@@ -49,9 +49,9 @@ interface Visit {
 }
 
 /**
- * `/git/{repository}/…` (security §9): smart HTTP for the repositories of the session. Where to comes
- * from its snapshot, as whom from its vaults; a push is read as far as its commands and then streams
- * through, as does every answer.
+ * `/git/{repository}/…` (docs/design/security.md#git): smart HTTP for the repositories of the
+ * session. Where to comes from its snapshot, as whom from its vaults; a push is read as far as its
+ * commands and then streams through, as does every answer.
  */
 export class GitRole {
   readonly #deps: GitRoleDeps;

@@ -16,8 +16,9 @@ const PATH =
 const QUERY = /^service=(git-upload-pack|git-receive-pack)$/;
 
 /**
- * The three routes of smart HTTP (security §9), compared as they came: nothing is decoded or
- * normalised on the way to a decision. Throws NOT_FOUND with a sentence for the person at git.
+ * The three routes of smart HTTP (docs/design/security.md#git), compared as they came: nothing is
+ * decoded or normalised on the way to a decision. Throws NOT_FOUND with a sentence for the person
+ * at git.
  */
 export function gitRouteOf(method: string, path: string, query: string): GitRoute {
   const { name: repository, rest } = PATH.exec(path)?.groups ?? {};

@@ -67,9 +67,9 @@ export function toolHash(tool: Record<string, unknown>): string {
 }
 
 /**
- * Holds a server to the tools it described when an agent revision was first used (security §7): the
- * first complete list is kept, later descriptions must equal it, and what is new is not shown. A new
- * revision of the Agent is the approval of what there is then.
+ * Holds a server to the tools it described when an agent revision was first used
+ * (docs/design/security.md#mcp): the first complete list is kept, later descriptions must equal it,
+ * and what is new is not shown. A new revision of the Agent is the approval of what there is then.
  */
 export class PinnedTools {
   readonly #store: ToolPinStore;

@@ -3,12 +3,12 @@ import type { ServerCredential } from "../../session-credentials.ts";
 import type { Message } from "./messages.ts";
 import { isRecord } from "./policy.ts";
 
-/** Says in `_meta` that a message is of the protocol's modern era (security §15). */
+/** Says in `_meta` that a message is of the protocol's modern era (docs/design/security.md#mcp). */
 const VERSION_META = "io.modelcontextprotocol/protocolVersion";
 
 /**
- * Headers for an MCP server, made from nothing (security §7.6): protocol, ids already opened, and
- * the credential. Nothing else the harness sent leaves the pod.
+ * Headers for an MCP server, made from nothing (docs/design/security.md#mcp): protocol, ids already
+ * opened, and the credential. Nothing else the harness sent leaves the pod.
  */
 export function buildMcpHeaders(given: {
   exchange: Exchange;

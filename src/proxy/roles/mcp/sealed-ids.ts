@@ -20,9 +20,9 @@ const TAG_BYTES = 16;
 const content = z.object({ id: z.string(), until: z.number() });
 
 /**
- * A server's session and event ids as the harness sees them (security §7.11): AES-GCM under a random
- * key of this process, bound to tenant, session and server. After a take-over by another pod they do
- * not open, which tells the client to begin a new server session.
+ * A server's session and event ids as the harness sees them (docs/design/security.md#mcp): AES-GCM
+ * under a random key of this process, bound to tenant, session and server. After a take-over by
+ * another pod they do not open, which tells the client to begin a new server session.
  */
 export class SealedIds {
   readonly #key = randomBytes(32);

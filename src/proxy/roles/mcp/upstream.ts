@@ -56,9 +56,9 @@ interface Stream {
 }
 
 /**
- * `/mcp/{server}` (security §7): ends the harness's request and makes one of its own. The URL comes
- * from the session's pinned agent, the credential from its vaults, the body is what we understood of
- * the harness's, and nothing of the answer is passed on unread.
+ * `/mcp/{server}` (docs/design/security.md#mcp): ends the harness's request and makes one of its
+ * own. The URL comes from the session's pinned agent, the credential from its vaults, the body is
+ * what we understood of the harness's, and nothing of the answer is passed on unread.
  */
 export class McpRole {
   readonly #deps: McpRoleDeps;

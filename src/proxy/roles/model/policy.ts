@@ -3,8 +3,9 @@ import { AppError } from "../../../runtime/errors.ts";
 import { foreignCredentialPlace } from "../../foreign-credentials.ts";
 
 /**
- * What may be asked of the model endpoint with the pool's key (security §10): messages and counting
- * tokens. Files, batches and administration would let a session reach what others stored there.
+ * What may be asked of the model endpoint with the pool's key
+ * (docs/design/security.md#foreign-credentials): messages and counting tokens. Files, batches and
+ * administration would let a session reach what others stored there.
  */
 export const MODEL_ROUTES: Readonly<Record<string, string>> = {
   "/model/v1/messages": "/v1/messages",
