@@ -13,7 +13,7 @@ import {
   rules,
 } from "./fields.ts";
 
-export const OPERATING_MODES = ["Running", "Suspended", "Stopped"] as const;
+const OPERATING_MODES = ["Running", "Suspended", "Stopped"] as const;
 
 export const sessionRepository = z
   .object({

@@ -12,18 +12,10 @@ import {
 } from "./fields.ts";
 
 export const AGENT_TOOLSET = "agent_toolset_20260401";
-export const TOOL_TYPES = [AGENT_TOOLSET, "mcp_toolset", "custom"] as const;
+const TOOL_TYPES = [AGENT_TOOLSET, "mcp_toolset", "custom"] as const;
 
 /** Names that the agent toolset takes; a custom tool cannot have one of them. */
-export const BUILT_IN_TOOLS = [
-  "bash",
-  "read",
-  "write",
-  "edit",
-  "glob",
-  "grep",
-  "session_events",
-] as const;
+const BUILT_IN_TOOLS = ["bash", "read", "write", "edit", "glob", "grep", "session_events"] as const;
 
 const builtInTools = JSON.stringify(BUILT_IN_TOOLS);
 
@@ -73,7 +65,7 @@ const toolRules: ValidationRule[] = [
   },
 ];
 
-export const agentTool = z
+const agentTool = z
   .object({
     type: z
       .enum(TOOL_TYPES)
@@ -113,7 +105,7 @@ export const agentTool = z
   .meta(rules(...toolRules))
   .describe("One tool or toolset that the model may use.");
 
-export const mcpServer = z
+const mcpServer = z
   .object({
     name: entryName("Name by which toolsets refer to this server."),
     url: httpUrl().describe(
@@ -190,7 +182,6 @@ export const agentStatus = z
 
 export type AgentSpec = z.output<typeof agentSpec>;
 export type AgentTool = z.output<typeof agentTool>;
-export type AgentStatus = z.output<typeof agentStatus>;
 
 export const agentRefField = z
   .object({ name: objectName("Agent") })

@@ -229,7 +229,6 @@ export const EVENT_REASONS = {
   SandboxReleased: "A sandbox was deleted because the session is idle or over.",
   CleanupForced: "The finalizer was removed although not everything could be cleaned up.",
 } as const;
-export type EventReason = keyof typeof EVENT_REASONS;
 
 /** Conditions of a kind in the order of `CONDITIONS`: all of them appear in its first status. */
 export function conditionTypesOf(kind: KindName): ConditionType[] {
@@ -238,4 +237,4 @@ export function conditionTypesOf(kind: KindName): ConditionType[] {
 }
 
 // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the keys of a literal
-export const CONDITION_TYPES = Object.keys(CONDITIONS) as readonly ConditionType[];
+const CONDITION_TYPES = Object.keys(CONDITIONS) as readonly ConditionType[];

@@ -18,7 +18,7 @@ import {
 } from "./fields.ts";
 
 /** What may stand in `modelProvider`: the one API whose key the proxy can add. */
-export const MODEL_PROVIDERS = ["anthropic"] as const;
+const MODEL_PROVIDERS = ["anthropic"] as const;
 
 /** Of an entry, which is known by its name: for whom the value is, and where it is. */
 const DESTINATION_AND_SOURCE = [

@@ -139,7 +139,7 @@ export function optionalTime(description: string) {
 }
 
 /** metav1.Condition, with `observedGeneration` on each. */
-export const condition = z
+const condition = z
   .object({
     type: z.string().min(1).max(316).describe("What this condition is about."),
     status: z.enum(["True", "False", "Unknown"]).describe("Whether it holds."),

@@ -6,7 +6,7 @@ import type { CredentialRequest } from "./credential-source.ts";
  * Shorter values cannot be redacted from answers without destroying ordinary text
  * (docs/design/security.md#vault).
  */
-export const MIN_CREDENTIAL_BYTES = 8;
+const MIN_CREDENTIAL_BYTES = 8;
 const MAX_CREDENTIAL_BYTES = 8192;
 
 /**

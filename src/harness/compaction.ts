@@ -6,7 +6,7 @@ import { buildTranscript } from "./transcript.ts";
 
 /** Decides when and where history is replaced by a summary. Pure; the log keeps everything. */
 
-export interface Window {
+interface Window {
   contextTokens: number;
   maxOutputTokens: number;
 }

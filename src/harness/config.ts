@@ -72,4 +72,3 @@ export const harnessConfig = z.object({
     description: "Least severe level that is logged.",
   }),
 });
-export type HarnessConfig = z.output<typeof harnessConfig>;

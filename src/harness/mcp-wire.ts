@@ -9,7 +9,7 @@ import type { Clock } from "../runtime/clock.ts";
  * are kept, which the client's own parser does not do.
  */
 
-export const WIRE_LIMITS = {
+const WIRE_LIMITS = {
   /** Of one message; a result has far less room in the log. */
   messageBytes: 8 * 1024 * 1024,
   /** Of one event stream. */

@@ -3,8 +3,8 @@ import { TOOL_OUTCOMES } from "../protocol/session-event.ts";
 import { Counter, Gauge, Histogram, type Registry } from "../runtime/metrics.ts";
 import { MODEL_ERROR_KINDS } from "./model.ts";
 
-export const TOOL_LABELS = [...SANDBOX_TOOLS, "session_events", "mcp", "custom", "other"] as const;
-export const TURN_OUTCOMES = [
+const TOOL_LABELS = [...SANDBOX_TOOLS, "session_events", "mcp", "custom", "other"] as const;
+const TURN_OUTCOMES = [
   "end_turn",
   "interrupted",
   "requires_action",

@@ -36,7 +36,7 @@ const RULES: Record<ModelErrorKind, RetryRule> = {
  * An endpoint's `retry-after` is waited for up to this. Who asks for more has a limit of hours, and the
  * turn ends with an error that says so. docs/guides/troubleshoot.md names the number.
  */
-export const LONGEST_WAIT_MS = 15 * 60_000;
+const LONGEST_WAIT_MS = 15 * 60_000;
 
 export type RetryDecision =
   | { kind: "retry"; afterMs: number; errorType: SessionErrorType }

@@ -26,7 +26,7 @@ export interface RecordRules {
 const VALID_ID = /^[a-zA-Z0-9_-]{1,128}$/;
 const MAX_NAME_CHARS = 128;
 /** Bytes of JSON: call and intent are events of their own, with the rest of the answer beside. */
-export const MAX_INPUT_BYTES = 160 * 1024;
+const MAX_INPUT_BYTES = 160 * 1024;
 /** With more, the intents of one answer would not fit into one batch of the log. */
 export const MAX_CALLS = 128;
 /** What stands around the blocks of an answer in its event. */

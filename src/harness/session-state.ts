@@ -22,7 +22,7 @@ export interface ToolCall {
   result?: ToolResult;
 }
 
-export interface ToolResult {
+interface ToolResult {
   seq: number;
   content: string;
   isError: boolean;

@@ -17,8 +17,8 @@ export interface ObjectSchema {
 }
 
 /** In characters of JSON, and in levels. */
-export const MAX_SCHEMA_CHARS = 64 * 1024;
-export const MAX_SCHEMA_DEPTH = 32;
+const MAX_SCHEMA_CHARS = 64 * 1024;
+const MAX_SCHEMA_DEPTH = 32;
 /** Of what is said of one part that had to go. */
 const SAID_CHARS = 2000;
 

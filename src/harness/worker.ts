@@ -22,8 +22,8 @@ import { LeaseTokens, type SessionTokens, type TokenSource } from "./tokens.ts";
  * `starting`: not claiming yet. `running`: claims sessions. `draining`: claims none, hands over those
  * it holds. `stopped`: holds none. `failed`: the queue broke; its leases run out by themselves.
  */
-export const WORKER_STATES = ["starting", "running", "draining", "stopped", "failed"] as const;
-export type WorkerState = (typeof WORKER_STATES)[number];
+const WORKER_STATES = ["starting", "running", "draining", "stopped", "failed"] as const;
+type WorkerState = (typeof WORKER_STATES)[number];
 
 export interface WorkerDeps {
   queue: WakeQueue;

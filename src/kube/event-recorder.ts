@@ -162,10 +162,7 @@ export class EventRecorder implements EventSink {
   }
 }
 
-export function referenceTo(
-  type: ResourceType,
-  object: Pick<KubeObject, "metadata">,
-): ObjectReference {
+function referenceTo(type: ResourceType, object: Pick<KubeObject, "metadata">): ObjectReference {
   const { name, namespace, uid } = object.metadata;
   return {
     apiVersion: apiVersionOf(type),

@@ -35,7 +35,7 @@ export interface Answer {
 }
 
 /** The deadline of an exchange has passed. */
-export class DeadlineError extends Error {
+class DeadlineError extends Error {
   constructor(message: string) {
     super(message);
     this.name = "DeadlineError";

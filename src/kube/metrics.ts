@@ -11,7 +11,7 @@ export interface KubeMetrics {
 
 export type ReconcileResult = "success" | "error" | "requeue" | "requeue_after";
 
-export interface ControllerMetrics {
+interface ControllerMetrics {
   readonly reconcileTotal: Counter<"controller" | "result">;
   readonly reconcileErrors: Counter<"controller">;
   readonly terminalErrors: Counter<"controller">;
@@ -32,7 +32,7 @@ export interface WorkQueueMetrics {
   observe(source: UnfinishedWork): () => void;
 }
 
-export interface UnfinishedWork {
+interface UnfinishedWork {
   readonly name: string;
   /** Ages of the keys being worked on, in seconds. */
   unfinishedSeconds(): number[];

@@ -79,11 +79,7 @@ export function isForeignObject(error: unknown): error is ForeignObjectError {
 }
 
 /** Throws ForeignObjectError unless the object is ours. */
-export function requireOurs(
-  type: ResourceType,
-  object: { metadata: ObjectMeta },
-  claim: Claim,
-): void {
+function requireOurs(type: ResourceType, object: { metadata: ObjectMeta }, claim: Claim): void {
   if (ownershipOf(object, claim) !== "ours") throw new ForeignObjectError(type, object, claim);
 }
 
@@ -108,7 +104,7 @@ export async function applyOwned<T extends KubeObject>(
 }
 
 /** The metadata with the claim's owner reference or label in it. */
-export function claimed(metadata: ObjectMeta, claim: Claim): ObjectMeta {
+function claimed(metadata: ObjectMeta, claim: Claim): ObjectMeta {
   if ("owner" in claim) {
     const others = (metadata.ownerReferences ?? []).filter(({ uid }) => uid !== claim.owner.uid);
     return { ...metadata, ownerReferences: [...others, claim.owner] };

@@ -90,7 +90,6 @@ export function defineResource<T extends KubeObject = AnyKind>(
 const clusterScoped = { namespaced: false };
 
 export const pods = defineResource("v1", "Pod", "pods");
-export const services = defineResource("v1", "Service", "services");
 export const secrets = defineResource<Secret>("v1", "Secret", "secrets");
 export const configMaps = defineResource<ConfigMap>("v1", "ConfigMap", "configmaps");
 export const serviceAccounts = defineResource<ServiceAccount>(
@@ -101,16 +100,6 @@ export const serviceAccounts = defineResource<ServiceAccount>(
 export const namespaces = defineResource("v1", "Namespace", "namespaces", clusterScoped);
 export const nodes = defineResource("v1", "Node", "nodes", clusterScoped);
 export const deployments = defineResource("apps/v1", "Deployment", "deployments");
-export const podDisruptionBudgets = defineResource(
-  "policy/v1",
-  "PodDisruptionBudget",
-  "poddisruptionbudgets",
-);
-export const networkPolicies = defineResource(
-  "networking.k8s.io/v1",
-  "NetworkPolicy",
-  "networkpolicies",
-);
 export const leases = defineResource<Lease>("coordination.k8s.io/v1", "Lease", "leases");
 export const events = defineResource<KubeEvent>("events.k8s.io/v1", "Event", "events");
 export const customResourceDefinitions = defineResource(

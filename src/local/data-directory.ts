@@ -26,7 +26,7 @@ export interface DataDirectory {
   nextIncarnation(object: ObjectKey): Promise<void>;
 }
 
-export interface ObjectKey {
+interface ObjectKey {
   kind: string;
   namespace: string;
   name: string;

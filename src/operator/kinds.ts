@@ -113,7 +113,7 @@ export interface NetworkPolicy extends KubeObject {
   };
 }
 
-export interface PodTemplate {
+interface PodTemplate {
   metadata: { labels: Record<string, string>; annotations?: Record<string, string> };
   spec: V1PodSpec;
 }

@@ -17,7 +17,7 @@ export interface OperatorMetrics {
 
 const END_REASONS = ["EndTurn", "Interrupted", "Failed", "DeadlineExceeded", "Stopped"] as const;
 
-export const SANDBOX_LOST_REASONS = [
+const SANDBOX_LOST_REASONS = [
   "ImagePullFailed",
   "Unschedulable",
   "QuotaExceeded",

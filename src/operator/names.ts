@@ -55,10 +55,6 @@ export function childLabels(component: string, instance: string): Record<string,
 
 export const MANAGER = FIELD_MANAGERS.children;
 
-export function isOurs(object: { metadata: { labels?: Record<string, string> } }): boolean {
-  return object.metadata.labels?.[LABELS.managedBy] === MANAGER;
-}
-
 export const COMPONENTS = {
   harness: "harness",
   edge: "edge",

@@ -15,7 +15,7 @@ export interface StoreOutageDeps {
 
 const LOOK_MS = 1_000;
 /** A failover or a restart is over by then, and costs no status. */
-export const OUTAGE_SHOWS_MS = 10_000;
+const OUTAGE_SHOWS_MS = 10_000;
 /** Sessions are told one by one: ten thousand of them at once would be an outage of their own. */
 const BETWEEN_MS = 100;
 

@@ -59,7 +59,7 @@ export interface SandboxClient {
   tools(address: string, signal?: AbortSignal): Promise<ToolDeclaration[]>;
 }
 
-export const EXCHANGE_FAILURES = [
+const EXCHANGE_FAILURES = [
   "no_token",
   "no_connection",
   "answer_lost",

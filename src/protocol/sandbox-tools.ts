@@ -12,7 +12,7 @@ export type SandboxToolName = (typeof SANDBOX_TOOLS)[number];
 /** Time a bash command gets when its call names none; the SDK's tool set uses the same. */
 export const BASH_DEFAULT_TIMEOUT_MS = 120_000;
 /** The longest time a bash command may ask for. */
-export const BASH_MAX_TIMEOUT_MS = 3_600_000;
+const BASH_MAX_TIMEOUT_MS = 3_600_000;
 
 const path = (description: string) => z.string().min(1).describe(description);
 
@@ -100,7 +100,7 @@ export const sandboxTools = {
   },
 } as const satisfies Record<SandboxToolName, { description: string; input: z.ZodType }>;
 
-export const toolDeclaration = z.object({
+const toolDeclaration = z.object({
   name: z.string(),
   description: z.string(),
   /** JSON schema of the input, as the Messages API takes it. */

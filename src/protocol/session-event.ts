@@ -10,13 +10,12 @@ import { z } from "zod";
 
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 
-export const textBlock = z.object({ type: z.literal("text"), text: z.string() });
-export type TextBlock = z.output<typeof textBlock>;
+const textBlock = z.object({ type: z.literal("text"), text: z.string() });
 
 /** A block of an assistant message, kept as the Messages API returned it (thinking signatures included). */
-export const assistantBlock = z.looseObject({ type: z.string() });
+const assistantBlock = z.looseObject({ type: z.string() });
 
-export const usage = z.object({
+const usage = z.object({
   input_tokens: z.int().min(0),
   output_tokens: z.int().min(0),
   cache_creation_input_tokens: z.int().min(0),
@@ -24,15 +23,15 @@ export const usage = z.object({
 });
 export type Usage = z.output<typeof usage>;
 
-export const TOOL_TARGETS = ["sandbox", "mcp", "custom", "harness"] as const;
+const TOOL_TARGETS = ["sandbox", "mcp", "custom", "harness"] as const;
 /**
  * What may be done after a crash between intent and result (docs/design/session-log.md#tool-calls).
  */
-export const TOOL_CLASSES = ["read_only", "idempotent", "at_most_once"] as const;
+const TOOL_CLASSES = ["read_only", "idempotent", "at_most_once"] as const;
 export const TOOL_OUTCOMES = ["known", "unknown", "cancelled", "denied"] as const;
 
 /** Why a session is idle. `end_turn`, `interrupted`: done; the rest needs somebody. */
-export const IDLE_REASONS = [
+const IDLE_REASONS = [
   "end_turn",
   "interrupted",
   "requires_action",
@@ -42,9 +41,9 @@ export const IDLE_REASONS = [
 export type IdleReason = (typeof IDLE_REASONS)[number];
 
 /** Why a session is terminated. */
-export const TERMINATE_REASONS = ["stop", "deadline"] as const;
+const TERMINATE_REASONS = ["stop", "deadline"] as const;
 
-export const ERROR_TYPES = [
+const ERROR_TYPES = [
   "unknown_error",
   "model_overloaded_error",
   "model_rate_limited_error",

@@ -10,7 +10,7 @@ import { isNumberText, withPlainNumbers } from "./exact-json.ts";
  * What a session was made from, frozen at its creation: later edits of an Agent or template change
  * new sessions only. Written by `createSession`; harness and proxy can only read it.
  */
-export const sessionSnapshot = z.object({
+const sessionSnapshot = z.object({
   version: z.literal(1),
   sessionId: z.string(),
   /** Kubernetes namespace of the session. */

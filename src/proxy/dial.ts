@@ -62,11 +62,7 @@ export function authority(protocol: string, host: string, port: string): string 
 }
 
 /** Throws ADDRESS_REFUSED unless every address may be dialled. */
-export function checkAddresses(
-  host: string,
-  addresses: readonly string[],
-  isListed: boolean,
-): void {
+function checkAddresses(host: string, addresses: readonly string[], isListed: boolean): void {
   const allowed = addresses.every((address) =>
     isListed ? !isMetadataAddress(address) : isPublicAddress(address),
   );

@@ -5,7 +5,7 @@
  */
 
 /** There is no escape at that place. */
-export const NO_ESCAPE = -1;
+const NO_ESCAPE = -1;
 /** The text ends inside what may be an escape. */
 export const CUT_ESCAPE = -2;
 

@@ -17,7 +17,7 @@ export const EDGE_ROLES: readonly Role[] = ["git"];
  * `unauthenticated`: the token or lease. `upstream_error`: the other side answered badly.
  * `unavailable`: something could not be reached or was late. `aborted`: the caller went away.
  */
-export const OUTCOMES = [
+const OUTCOMES = [
   "ok",
   "refused",
   "unauthenticated",

@@ -39,7 +39,7 @@ export function parseServerUrl(text: string): ServerUrl {
   };
 }
 
-export function isSameServer(a: ServerUrl, b: ServerUrl): boolean {
+function isSameServer(a: ServerUrl, b: ServerUrl): boolean {
   return (
     a.protocol === b.protocol &&
     a.host === b.host &&

@@ -2,7 +2,7 @@ import { createHttpServer, type HttpServer } from "./http.ts";
 import type { Registry } from "./metrics.ts";
 
 /** Answers undefined when fine, else one sentence that says what is not ready and why. */
-export type ReadinessCheck = () => string | undefined;
+type ReadinessCheck = () => string | undefined;
 
 export interface HealthOptions {
   registry: Registry;

@@ -39,7 +39,7 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   return server;
 }
 
-export function errorBody(code: ErrorCode, message: string): ErrorBody {
+function errorBody(code: ErrorCode, message: string): ErrorBody {
   return { error: { code, message } };
 }
 

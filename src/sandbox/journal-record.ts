@@ -6,7 +6,7 @@ import type { Binding } from "./binding.ts";
 
 const result = executeResponse.shape.result.unwrap();
 
-export const journalRecord = z.discriminatedUnion("t", [
+const journalRecord = z.discriminatedUnion("t", [
   z.object({
     t: z.literal("bound"),
     sessionId: z.string(),
@@ -33,7 +33,7 @@ export const journalRecord = z.discriminatedUnion("t", [
 ]);
 export type JournalRecord = z.output<typeof journalRecord>;
 
-export interface RecordedCall {
+interface RecordedCall {
   id: string;
   name: string;
   inputHash: string | undefined;

@@ -2,8 +2,7 @@ import { SANDBOX_TOOLS } from "../protocol/sandbox-api.ts";
 import { Counter, Gauge, Histogram, type Registry } from "../runtime/metrics.ts";
 
 const CALL_SECONDS = [0.005, 0.02, 0.1, 0.5, 2, 10, 30, 120, 600, 3600];
-export const CALL_OUTCOMES = ["ok", "error", "unknown", "cancelled"] as const;
-export type CallOutcome = (typeof CALL_OUTCOMES)[number];
+const CALL_OUTCOMES = ["ok", "error", "unknown", "cancelled"] as const;
 
 export type SandboxMetrics = ReturnType<typeof createSandboxMetrics>;
 

@@ -48,7 +48,7 @@ export const toRunner = z.discriminatedUnion("t", [
 ]);
 export type ToRunner = z.output<typeof toRunner>;
 
-export const runResult = z.object({
+const runResult = z.object({
   content: z.string(),
   is_error: z.boolean(),
   /** It ended because it was told to. */

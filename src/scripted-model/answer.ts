@@ -30,7 +30,7 @@ export interface Mismatch {
  * says how far the script is, so that the replay goes on from there when the summary has taken the
  * place of the conversation.
  */
-export const SUMMARY_REQUEST = /summari[sz]e the conversation so far/i;
+const SUMMARY_REQUEST = /summari[sz]e the conversation so far/i;
 const MARKER = /\[script position (\d+)\]/g;
 
 /** Pure: the same scenario and request give the same answer, ids included. */
@@ -104,7 +104,7 @@ function choose(entry: Turn, content: ContentBlock[]): Turn | Branch | undefined
   return hasAnswer || entry.branches === undefined ? entry : undefined;
 }
 
-export function holds(condition: Match, content: ContentBlock[]): boolean {
+function holds(condition: Match, content: ContentBlock[]): boolean {
   const text = textOf(content);
   const results = content.filter((block) => block.type === "tool_result");
   const failed = results.some((block) => block.is_error === true);

@@ -29,4 +29,3 @@ export const scriptedModelConfig = z.object({
     description: "Least severe level that is logged.",
   }),
 });
-export type ScriptedModelConfig = z.output<typeof scriptedModelConfig>;

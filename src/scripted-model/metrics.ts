@@ -1,6 +1,6 @@
 import { Counter, type Registry } from "../runtime/metrics.ts";
 
-export const OUTCOMES = ["answered", "mismatch", "invalid", "fault", "aborted"] as const;
+const OUTCOMES = ["answered", "mismatch", "invalid", "fault", "aborted"] as const;
 export type RequestOutcome = (typeof OUTCOMES)[number];
 
 export interface ScriptedModelMetrics {

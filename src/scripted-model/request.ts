@@ -33,7 +33,7 @@ const thinkingBlock = z.looseObject({
 });
 const redactedBlock = z.looseObject({ type: z.literal("redacted_thinking"), data: z.string() });
 
-export const contentBlock = z.discriminatedUnion("type", [
+const contentBlock = z.discriminatedUnion("type", [
   textBlock,
   toolUseBlock,
   toolResultBlock,

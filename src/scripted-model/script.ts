@@ -24,7 +24,7 @@ import { AppError } from "../runtime/errors.ts";
  */
 
 /** Conditions on the last user message; all that are given must hold. */
-export const match = z.strictObject({
+const match = z.strictObject({
   /** Each must occur in its text (text blocks and tool results, in order). */
   contains: z.union([z.string(), z.array(z.string())]).optional(),
   /** JavaScript regular expression, flags `su`, tested on the same text. */
@@ -36,7 +36,7 @@ export const match = z.strictObject({
 });
 export type Match = z.output<typeof match>;
 
-export const scriptedTool = z.strictObject({
+const scriptedTool = z.strictObject({
   name: z.string().min(1),
   input: z.record(z.string(), z.unknown()).default({}),
   /** Call it although the request does not offer it; else that is a mismatch. */
@@ -63,10 +63,10 @@ const answerFields = {
   then: z.string().min(1).optional(),
 };
 
-export const branch = z.strictObject({ when: match, ...answerFields });
+const branch = z.strictObject({ when: match, ...answerFields });
 export type Branch = z.output<typeof branch>;
 
-export const turn = z.strictObject({
+const turn = z.strictObject({
   /** For `then`. */
   name: z.string().min(1).optional(),
   /** Must hold, or the request is refused with SCRIPT_MISMATCH. */
@@ -106,7 +106,7 @@ export const fault = z.discriminatedUnion("kind", [
 ]);
 export type Fault = z.output<typeof fault>;
 
-export const scenario = z.strictObject({
+const scenario = z.strictObject({
   description: z.string().optional(),
   /** Requests estimated above this are refused as the real API does ("prompt is too long"). */
   contextWindowTokens: z.int().min(1).optional(),

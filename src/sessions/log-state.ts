@@ -54,7 +54,7 @@ export interface HandRequest {
 }
 
 /** A coarse state that the operator has not written down yet. */
-export interface LogChange {
+interface LogChange {
   status: LogStatus;
   why: string;
   seq: Seq;

@@ -18,7 +18,7 @@ export const SCRIPT_NAMES = [
 ] as const;
 export type ScriptName = (typeof SCRIPT_NAMES)[number];
 
-export interface Script {
+interface Script {
   lua: string;
   /** Name under which Redis caches it. */
   sha1: string;

@@ -1,7 +1,6 @@
 import type { Json } from "../protocol/session-event.ts";
 import type { BindingReader, LeaseReader, SnapshotReader } from "../protocol/session-ports.ts";
 import type { SessionSnapshot } from "../protocol/snapshot.ts";
-import type { AppError } from "../runtime/errors.ts";
 
 /**
  * The contract of the session log (docs/design/session-log.md). Three implementations keep it:
@@ -314,6 +313,3 @@ export interface SessionStore {
   ports: SessionPorts;
   close(): Promise<void>;
 }
-
-/** Thrown by lease verbs; see AppError codes SESSION_LEASE_LOST and SESSION_REWOUND. */
-export type LeaseError = AppError & { code: "SESSION_LEASE_LOST" | "SESSION_REWOUND" };

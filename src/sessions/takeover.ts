@@ -19,7 +19,7 @@ import type { NewEvent } from "./session-log.ts";
  */
 
 /** Deaths of holders in a row, without progress, after which a session is set aside. */
-export const QUARANTINE_AFTER = 5;
+const QUARANTINE_AFTER = 5;
 /** From this many deaths on, a session is a suspect. */
 export const SUSPECT_AFTER = 2;
 /** `why` of a quarantined session. */
@@ -79,7 +79,7 @@ export function judgeExpired(state: LogState, facts: TakeoverFacts): Verdict {
 }
 
 /** None after the first death: most workers do not die of a session. */
-export function pauseAfter(deaths: number, ttlMs: number): number {
+function pauseAfter(deaths: number, ttlMs: number): number {
   return deaths < SUSPECT_AFTER ? 0 : Math.min(LONGEST_PAUSE_MS, ttlMs * 4 ** (deaths - 1));
 }
 

@@ -290,7 +290,7 @@ function grants(): unknown[] {
   ];
 }
 
-export function readyStatus(ip: string): Record<string, unknown> {
+function readyStatus(ip: string): Record<string, unknown> {
   return {
     phase: "Running",
     podIP: ip,

@@ -31,7 +31,7 @@ export interface ApiServerOptions {
   timeoutMs?: number;
 }
 
-export interface KubectlResult {
+interface KubectlResult {
   code: number;
   stdout: string;
   stderr: string;

@@ -136,7 +136,7 @@ export async function waitFor(
 }
 
 /** What a person would look at when a session does not do what it should. */
-export async function story(namespace: string, name: string): Promise<string> {
+async function story(namespace: string, name: string): Promise<string> {
   const parts = [
     ["get", "ags", name, "-n", namespace, "-o", "yaml"],
     ["get", "pods", "-n", namespace, "-o", "wide"],

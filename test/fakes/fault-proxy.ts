@@ -200,7 +200,7 @@ export class FaultProxy {
   }
 }
 
-export function isWatch({ path }: { path: string }): boolean {
+function isWatch({ path }: { path: string }): boolean {
   return new URLSearchParams(path.split("?")[1]).has("watch");
 }
 

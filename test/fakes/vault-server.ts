@@ -12,7 +12,7 @@ import { freePort } from "./redis-server.ts";
 const run = promisify(execFile);
 const BUILD = "test/cluster/build.sh";
 
-export interface VaultAnswer {
+interface VaultAnswer {
   status: number;
   /** What Vault answered; an empty object for none. */
   body: Record<string, unknown>;

@@ -342,6 +342,11 @@ export function external<T extends SessionEventType>(type: T, data: SessionEvent
   return { id: systemRng.id("sevt"), type, data: data as Json };
 }
 
+/**
+ * For people: one line an event. Scripts outside this repository print a log with it.
+ *
+ * @public
+ */
 export function describe(events: SessionEvent[]): string {
   return events
     .map(

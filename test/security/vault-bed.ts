@@ -63,7 +63,7 @@ const toolAnswer = z.object({
     })
     .optional(),
 });
-export type ToolAnswer = z.output<typeof toolAnswer>;
+type ToolAnswer = z.output<typeof toolAnswer>;
 
 /** Where the value of every session's entry is, below the folder of its vault. */
 export const ENTRY = { name: "docs", vaultRef: { path: "docs", key: "token" } };

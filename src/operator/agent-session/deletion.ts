@@ -35,7 +35,7 @@ export interface SessionDeletionDeps {
 /** A worker gets this long to end running calls before the log is taken from under it. */
 const STOP_MS = 5_000;
 /** After this the finalizer goes in any case: a namespace must not hang because Redis is down. */
-export const GIVE_UP_MS = 30_000;
+const GIVE_UP_MS = 30_000;
 const LOOK_MS = 500;
 
 /**

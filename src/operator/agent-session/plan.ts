@@ -21,7 +21,7 @@ import { statusFor, type WantedStatus } from "./status-of.ts";
  */
 export const SETTLE_MS = 5_000;
 /** Between two status writes of one session, unless the second says Completed, Stalled or as asked. */
-export const WRITE_GAP_MS = 30_000;
+const WRITE_GAP_MS = 30_000;
 /** A session whose pool has had no worker for this long needs a person; a rolling update is shorter. */
 export const NO_HARNESS_MS = 120_000;
 

@@ -10,7 +10,7 @@ import type { WantedStatus } from "./status-of.ts";
  */
 
 /** So that a trouble is seen within five seconds. A pod that comes up meanwhile costs no write. */
-export const TROUBLE_SHOWS_MS = 4_000;
+const TROUBLE_SHOWS_MS = 4_000;
 /** A slow start is like any other state: shorter ones are not written. */
 const SLOW_SHOWS_MS = 5_000;
 const PREFIX = "waits for its sandbox: ";

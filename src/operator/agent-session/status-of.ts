@@ -9,7 +9,7 @@ import { condition, inProgress, notWithoutHelp, readyNow, type Wanted } from "..
  * well are all Ready: kstatus reads Ready=False as "in progress".
  */
 
-export interface LogView {
+interface LogView {
   status: LogStatus;
   /** Reason of the status, from the log. */
   why: string;

@@ -4,7 +4,7 @@ import type { EntryReport } from "../../protocol/session-ports.ts";
 import { notWithoutHelp, readyNow, type Wanted } from "../conditions.ts";
 import { childName, shortHash } from "../names.ts";
 
-export interface Account {
+interface Account {
   namespace: string;
   name: string;
 }

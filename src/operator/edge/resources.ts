@@ -24,7 +24,7 @@ import {
  * makes the pods, because it pins the issuer's certificate in them, as in those of pools.
  */
 
-export const EDGE_UID = 10_004;
+const EDGE_UID = 10_004;
 /** A push or a clone in flight may end; whoever is cut off is told by git and tries again. */
 const GRACE_SECONDS = 60;
 

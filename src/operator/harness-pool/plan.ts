@@ -60,7 +60,7 @@ function vaultIdentity(vault: VaultAccess | undefined): Wanted {
   );
 }
 
-export function planConditions(observed: Observed): Wanted[] {
+function planConditions(observed: Observed): Wanted[] {
   const { storeProblem, deployment, pool, pods } = observed;
   if (storeProblem !== undefined) return inProgress(storeProblem.reason, storeProblem.message);
   const wanted = pool.spec.replicas;

@@ -31,7 +31,7 @@ export interface Observed {
   log: SessionState | null;
 }
 
-export interface Limits {
+interface Limits {
   startDeadlineMs: number;
   idleTimeoutMs: number;
 }

@@ -58,7 +58,7 @@ export function whyLost(pod: Pod): Trouble | undefined {
 }
 
 /** The pod as a whole is ended or on its way out. */
-export function whyGone(pod: Pod): Trouble | undefined {
+function whyGone(pod: Pod): Trouble | undefined {
   const { status, metadata } = pod;
   const disruption = status?.conditions?.find(
     (condition) => condition.type === "DisruptionTarget" && condition.status === "True",

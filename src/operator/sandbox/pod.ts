@@ -38,7 +38,7 @@ export const SANDBOX_UID = 10_001;
 export const DAEMON_UID = 10_005;
 export const SETUP_CONTAINER = "setup";
 /** The runner and what it runs: all that is of the model. What the template says is meant for it. */
-export const SANDBOX_CONTAINER = "sandbox";
+const SANDBOX_CONTAINER = "sandbox";
 /** Takes the harness's calls, keeps the journal and runs nothing: docs/adr/0011. */
 export const DAEMON_CONTAINER = "daemon";
 /**

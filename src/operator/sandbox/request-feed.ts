@@ -17,7 +17,7 @@ export interface RequestFeedDeps {
   logger: Logger;
 }
 
-export interface OpenRequest {
+interface OpenRequest {
   request: SandboxRequest;
   /** Epoch ms. */
   firstSeen: number;

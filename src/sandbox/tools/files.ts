@@ -20,7 +20,7 @@ import {
 } from "./workspace.ts";
 
 /** File tools answer in milliseconds; only a hung volume or a hostile pattern takes longer. */
-export const FILE_DEADLINE_MS = 60_000;
+const FILE_DEADLINE_MS = 60_000;
 /** As in the SDK's tool set: a larger file is read by ranges of lines, and not edited. */
 const MAX_FILE_BYTES = 256 * 1024;
 const READ_CHUNK_BYTES = 64 * 1024;

@@ -20,7 +20,7 @@ export interface RedisAddress {
 export type ConnectionKind = "command" | "commit" | "blocking" | "subscriber" | "probe";
 
 /** Longest wait for an answer; a connection that is silent for longer is taken for dead. */
-export const REPLY_TIMEOUT_MS = 2000;
+const REPLY_TIMEOUT_MS = 2000;
 /** A BLPOP answers after this time even when nothing came, so silence longer than that is a dead peer. */
 export const BLOCK_SECONDS = 1;
 

@@ -26,7 +26,7 @@ export interface StoreUnderTest {
 /** Opens a store with these timings of its leases. */
 export type OpenStore = (timings: LeaseTimings) => Promise<StoreUnderTest>;
 
-export interface SetUpStore extends Pick<StoreUnderTest, "store" | "backend" | "pass" | "traces"> {
+interface SetUpStore extends Pick<StoreUnderTest, "store" | "backend" | "pass" | "traces"> {
   log: SessionLog;
   operator: OperatorLog;
   bench: Bench;

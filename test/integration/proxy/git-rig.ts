@@ -32,7 +32,7 @@ import { aSnapshot } from "../../builders/snapshot.ts";
 import { GitHost } from "../../fakes/git-host.ts";
 import type { Cleanups } from "./rig.ts";
 
-export const SANDBOX = "sandbox-1";
+const SANDBOX = "sandbox-1";
 const SESSION = aSnapshot().sessionId;
 const TENANT = "team-a";
 
