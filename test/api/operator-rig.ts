@@ -1,5 +1,6 @@
 import { readdir, readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
+import { unlessNotFound } from "../../src/kube/errors.ts";
 import { EventRecorder } from "../../src/kube/event-recorder.ts";
 import { type KubeConfigSource, LiveClient } from "../../src/kube/live-client.ts";
 import { Manager } from "../../src/kube/manager.ts";
@@ -26,7 +27,13 @@ import type { Lease, SessionStore } from "../../src/sessions/session-log.ts";
 import { anInstall } from "../builders/install.ts";
 import type { ApiServer } from "../cluster/api-server.ts";
 
-/** The operator's controllers on a real API server with a memory store; the test plays kubelet and harness. */
+/** How long a pod takes to end, as with a process that catches SIGTERM. */
+export const TERMINATION_MS = 2_000;
+
+/**
+ * The operator's controllers on a real API server with a memory store; the test plays kubelet and
+ * harness. A pod that has had a status from the kubelet takes two seconds to end when it is deleted.
+ */
 export class OperatorRig {
   readonly api: ApiServer;
   /** An administrator's. */
@@ -42,6 +49,7 @@ export class OperatorRig {
   readonly #leases = new Map<string, Lease>();
   readonly #harness = new AbortController();
   readonly #harnessDone: Promise<void>;
+  #kubeletDone: Promise<void> = Promise.resolve();
 
   constructor(api: ApiServer) {
     this.api = api;
@@ -83,6 +91,7 @@ export class OperatorRig {
     await this.apply(aPool());
     const token = await this.kubectlOk(["-n", "drover", "create", "token", OPERATOR]);
     this.#operatorClient = this.#connect({ from: "text", text: await this.#kubeconfig(token) });
+    this.#kubeletDone = this.#endPods(this.#harness.signal);
   }
 
   #connect(config: KubeConfigSource): LiveClient {
@@ -107,6 +116,24 @@ export class OperatorRig {
       contexts: [{ name: "test", context: { cluster: "test", user: "operator" } }],
       "current-context": "test",
     });
+  }
+
+  /** As kubelet: lets deleted pods go when their processes have had time to end. */
+  async #endPods(signal: AbortSignal): Promise<void> {
+    const endsAt = new Map<string, number>();
+    while (!signal.aborted) {
+      const { items } = await this.client.list(pods, {});
+      for (const { metadata } of items) {
+        const { uid = "", deletionTimestamp } = metadata;
+        if (deletionTimestamp === undefined) continue;
+        const end = endsAt.get(uid) ?? Date.now() + TERMINATION_MS;
+        endsAt.set(uid, end);
+        if (end > Date.now()) continue;
+        const gone = this.client.delete(pods, metadata, { uid, gracePeriodSeconds: 0 });
+        await unlessNotFound(gone);
+      }
+      await sleep(100, undefined, { signal }).catch(() => {});
+    }
   }
 
   /** One operator process' worth of controllers. */
@@ -172,6 +199,7 @@ export class OperatorRig {
     await this.stop();
     this.#harness.abort();
     await this.#harnessDone;
+    await this.#kubeletDone;
     await this.store.close();
     this.client.close();
     this.#operatorClient.close();
@@ -241,9 +269,20 @@ export class OperatorRig {
     });
   }
 
-  /** As kubelet. */
+  /** As scheduler and kubelet. */
   async podStatus(pod: Pod, status: Record<string, unknown>): Promise<void> {
+    const { nodeName } = (await this.client.get(pods, pod.metadata)).spec;
+    if (nodeName === undefined) await this.#bind(pod);
     await this.client.patchStatus(pods, pod.metadata, status);
+  }
+
+  /** Only a pod on a node is given time to end; the API server deletes others at once. */
+  async #bind({ metadata: { name, namespace } }: Pod): Promise<void> {
+    const target = { apiVersion: "v1", kind: "Node", name: "node-1" };
+    await this.kubectlOk(
+      ["create", "-f", "-"],
+      JSON.stringify({ apiVersion: "v1", kind: "Binding", metadata: { name, namespace }, target }),
+    );
   }
 
   async podReady(pod: Pod, ip = "10.1.2.3"): Promise<void> {

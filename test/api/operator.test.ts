@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
+import { events, type KubeEvent } from "../../src/kube/resources.ts";
 import { cleanUp } from "../../src/operator/cleanup.ts";
 import {
   deployments,
@@ -344,12 +345,85 @@ describe("sandboxes", () => {
     await rig.nextEvent(lease, ["sandbox.provisioned"]);
 
     await finish(lease);
+    const ending = await eventually("the pod ends", async () => {
+      const [found] = await podsOf("idle");
+      return found?.metadata.deletionTimestamp !== undefined && found;
+    });
     await eventually("the pod is gone", async () => (await podsOf("idle")).length === 0);
+    await sleep(1_000);
 
-    const types: string[] = [];
-    for await (const { type } of rig.store.log.getEvents(lease.ref)) types.push(type);
-    expect(types.filter((type) => type === "sandbox.released")).toHaveLength(1);
+    expect(ending.metadata.uid).toBe(pod.metadata.uid);
+    expect(await sandboxEventsOf(lease)).toEqual([
+      "sandbox.requested",
+      "sandbox.provisioned",
+      "sandbox.released",
+    ]);
     expect(await rig.store.ports.readBinding(pod.metadata.uid ?? "")).toBeNull();
+    expect(await warningsOf("idle")).toEqual([]);
+    expect(await rig.store.operator.statusOf([lease.ref])).toMatchObject([{ status: "idle" }]);
+  });
+
+  it("a sandbox that cannot start is told once, with the reason, while its pod takes time to end", async () => {
+    const { lease, pod } = await withPod("refused");
+    await rig.podStatus(pod, {
+      containerStatuses: [
+        {
+          name: "sandbox",
+          image: "x",
+          imageID: "",
+          ready: false,
+          restartCount: 0,
+          state: { waiting: { reason: "ImagePullBackOff", message: "manifest unknown" } },
+        },
+      ],
+    });
+    await eventually("the pod ends", async () => {
+      const [found] = await podsOf("refused");
+      return found?.metadata.deletionTimestamp !== undefined;
+    });
+    await eventually("the pod is gone", async () => (await podsOf("refused")).length === 0);
+    await sleep(1_000);
+
+    expect(await sandboxEventsOf(lease)).toEqual(["sandbox.requested", "sandbox.lost"]);
+    expect(await warningsOf("refused")).toMatchObject([
+      { reason: "SandboxLost", note: expect.stringContaining("ImagePullFailed") },
+    ]);
+  });
+
+  it("an operator that starts while a released pod ends tells of no loss", async () => {
+    const { lease, pod } = await withPod("handover");
+    await rig.podReady(pod);
+    await rig.nextEvent(lease, ["sandbox.provisioned"]);
+    await rig.ask(lease, 1, "release");
+    await eventually("the pod ends", async () => {
+      const [found] = await podsOf("handover");
+      return found?.metadata.deletionTimestamp !== undefined;
+    });
+    await rig.stop();
+    rig.start();
+    await eventually("the pod is gone", async () => (await podsOf("handover")).length === 0);
+    await sleep(2_000);
+
+    expect(await sandboxEventsOf(lease)).not.toContain("sandbox.lost");
+    expect(await warningsOf("handover")).toEqual([]);
+  });
+
+  it("a pod that is labelled like the session's and owned by nobody outlives it", async () => {
+    const { pod } = await withPod("copied");
+    const { labels, annotations } = pod.metadata;
+    await rig.apply({
+      apiVersion: "v1",
+      kind: "Pod",
+      metadata: { name: "foreign", namespace: "team-a", labels, annotations },
+      spec: pod.spec,
+    });
+    await sleep(1_000);
+    await rig.kubectlOk(["-n", "team-a", "delete", "ags", "copied", "--timeout=60s"]);
+    await sleep(2_000);
+
+    const foreign = await rig.kubectlOk(["-n", "team-a", "get", "pod", "foreign", "-o", "json"]);
+    await rig.kubectlOk(["-n", "team-a", "delete", "pod", "foreign", "--now"]);
+    expect(JSON.parse(foreign).metadata.deletionTimestamp).toBeUndefined();
   });
 
   it("names of 253 characters that differ in the last letter give valid, different pods", async () => {
@@ -731,6 +805,19 @@ async function withPod(
   await rig.ask(lease, 1);
   const pod = await eventually(`the pod of ${name}`, async () => (await podsOf(name))[0]);
   return { lease, pod };
+}
+
+async function sandboxEventsOf(lease: Lease): Promise<string[]> {
+  const types: string[] = [];
+  for await (const { type } of rig.store.log.getEvents(lease.ref)) {
+    if (type.startsWith("sandbox.")) types.push(type);
+  }
+  return types;
+}
+
+async function warningsOf(name: string): Promise<KubeEvent[]> {
+  const { items } = await rig.client.list(events, { namespace: "team-a" });
+  return items.filter(({ type, regarding }) => type === "Warning" && regarding.name === name);
 }
 
 async function podsOf(name: string): Promise<Pod[]> {
