@@ -1,4 +1,9 @@
-import { Client, SdkHttpError, StreamableHTTPClientTransport } from "@modelcontextprotocol/client";
+import {
+  Client,
+  ProtocolError,
+  SdkHttpError,
+  StreamableHTTPClientTransport,
+} from "@modelcontextprotocol/client";
 import { z } from "zod";
 import { withDeadline } from "../runtime/abort.ts";
 import type { Clock } from "../runtime/clock.ts";
@@ -216,6 +221,17 @@ function closeIfDone({ client, calls, isRetired }: Connection): void {
 export function isRefusal(error: unknown): boolean {
   const status = statusOf(error);
   return status === 401 || status === 403;
+}
+
+/**
+ * What the proxy says, naming entries that were nearly meant, when the server wants a credential and
+ * the session has none for it. Undefined for every other failure.
+ */
+export function missingCredential(error: unknown): string | undefined {
+  if (!(error instanceof ProtocolError)) return undefined;
+  const { data } = error;
+  const isMissing = typeof data === "object" && data !== null && "code" in data;
+  return isMissing && data.code === "CREDENTIAL_NOT_FOUND" ? error.message : undefined;
 }
 
 function connectFailure(server: string, error: unknown): CallOutcome {

@@ -1,8 +1,9 @@
 import type { NewSessionEvent } from "../protocol/session-event.ts";
 import { backoffMs } from "../runtime/backoff.ts";
-import { isRefusal, type McpHands } from "./mcp-hands.ts";
+import { isRefusal, type McpHands, missingCredential } from "./mcp-hands.ts";
 import type { McpTool } from "./mcp-tools.ts";
 import { newEvent, type RunContext } from "./run-context.ts";
+import { headAndTail } from "./safe-text.ts";
 import { buildCatalog, type ToolCatalog } from "./tools.ts";
 
 export interface SessionToolsDeps
@@ -15,6 +16,7 @@ const FIRST_TRIES = 3;
 const FIRST_PAUSE = { baseMs: 250, maxMs: 1000 };
 /** Then it is left out, and tried again before later requests. */
 const LATER_PAUSE = { baseMs: 5000, maxMs: 300_000 };
+const MAX_REASON_CHARS = 2000;
 
 interface Missing {
   failures: number;
@@ -87,10 +89,16 @@ export class SessionTools {
     const retryAt = clock.monotonic() + backoffMs(failures, LATER_PAUSE, rng);
     this.#missing.set(server, { failures, retryAt });
     if (failures > 1) return;
-    const refused = isRefusal(error);
+    const missing = missingCredential(error);
+    const refused = missing !== undefined || isRefusal(error);
     const type = refused ? "mcp_authentication_failed_error" : "mcp_connection_failed_error";
     const what = refused ? "refused the session's credential" : "cannot be reached";
-    const message = `MCP server "${server}" ${what}; its tools are left out until it can be used`;
+    // A server can write such an error too, so its length is bounded.
+    const why =
+      missing === undefined
+        ? what
+        : `cannot be used: ${headAndTail(missing.toWellFormed(), MAX_REASON_CHARS)}`;
+    const message = `MCP server "${server}" ${why}; its tools are left out until it can be used`;
     await journal.append([
       newEvent(rng, "session.error", { type, message, retry_status: "retrying" }),
     ]);

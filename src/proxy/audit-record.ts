@@ -3,9 +3,9 @@ import { z } from "zod";
 import { canonicalJson } from "../protocol/snapshot.ts";
 
 /**
- * One use of a credential, or its refusal (docs/design/security.md#audit). Never an argument, a
- * value or a query. Each record carries the hash of the one before it, and its own over all its
- * other fields.
+ * One request to a server, most with a credential, or its refusal (docs/design/security.md#audit).
+ * Never an argument, a value or a query. Each record carries the hash of the one before it, and its
+ * own over all its other fields.
  */
 export const auditRecord = z.object({
   /** Marks the line among other lines of the log. */
@@ -32,7 +32,7 @@ export const auditRecord = z.object({
   args_sha256: z.string().optional(),
   /** What a push asks to change, its first 32: `<ref> <new object id>`. */
   refs: z.array(z.string()).optional(),
-  /** `<vault>/<entry>`. */
+  /** `<vault>/<entry>`; absent when the server is asked without a credential. */
   cred_id: z.string().optional(),
   cred_version: z.string().optional(),
   /** `allow`: the other side was asked. */

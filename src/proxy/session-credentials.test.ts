@@ -40,13 +40,14 @@ function twoServers() {
     scheme: "Bearer",
   }));
   const snapshot = aSnapshot({ vaults: [{ name: "main", uid: "vault-uid", entries }] });
-  const use = async (name: keyof typeof servers, id = snapshot.sessionId) =>
-    await credentials.forServer(
-      snapshot,
-      { id, token: new Secret("token") },
-      { name, url: parseServerUrl(servers[name]) },
-    );
-  return { clock, values, given, use };
+  const access = async (url: string, id = snapshot.sessionId) =>
+    await credentials.forServer(snapshot, { id, token: new Secret("token") }, parseServerUrl(url));
+  const use = async (name: keyof typeof servers, id = snapshot.sessionId) => {
+    const { credential } = await access(servers[name], id);
+    if (credential === undefined) throw new Error(`no entry is for ${name}`);
+    return credential;
+  };
+  return { clock, values, given, access, use };
 }
 
 const valuesOf = ({ known }: Awaited<ReturnType<ReturnType<typeof twoServers>["use"]>>) =>
@@ -65,6 +66,16 @@ describe("the credentials of a session", () => {
     await use("wiki");
 
     expect(valuesOf(running)).toEqual(["docs-second", "docs-first", "wiki-first"]);
+  });
+
+  it("are looked for in what a server answers that is asked without one", async () => {
+    const { access, use } = twoServers();
+    const open = await access("https://open.example/mcp");
+    expect(open).toMatchObject({ credential: undefined, nearMisses: [] });
+
+    await use("docs");
+
+    expect(open.known().map(({ value }) => value)).toEqual(["docs-first"]);
   });
 
   it("are looked for in all values that were read for any session that has them", async () => {

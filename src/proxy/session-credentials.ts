@@ -57,6 +57,16 @@ export interface ServerCredential extends SessionCredential {
   headerValue: Secret;
 }
 
+/** How one server is asked. */
+export interface ServerAccess {
+  /** Undefined when no entry of the session's vaults is for it: it is asked without one. */
+  credential: ServerCredential | undefined;
+  /** Entries that were nearly for it, for the error when it refuses to be asked without one. */
+  nearMisses: readonly string[];
+  /** What must not come back from it: all that the session has been given. */
+  known: () => readonly KnownSecret[];
+}
+
 type VaultEntry = SessionSnapshot["vaults"][number]["entries"][number];
 
 /** What became of an entry when it was last read; never what it is. */
@@ -93,14 +103,18 @@ export class SessionCredentials {
     this.#values = new IdleMap({ max: MAX_KEPT, idleMs: IDLE_MS, clock });
   }
 
-  /** Throws CREDENTIAL_NOT_FOUND (with what was nearly meant) or CREDENTIAL_UNAVAILABLE. */
+  /**
+   * Only a server that no entry is for is asked without a credential. One whose entry cannot be read
+   * is not asked: throws CREDENTIAL_NOT_FOUND or CREDENTIAL_UNAVAILABLE.
+   */
   async forServer(
     snapshot: SessionSnapshot,
     session: SessionIdentity,
-    server: { name: string; url: ServerUrl },
-  ): Promise<ServerCredential> {
-    const match = matchEntry(server.url, snapshot.vaults, ({ mcpServerUrl }) => mcpServerUrl);
-    if (!match.found) throw noEntry(`MCP server "${server.name}"`, match.nearMisses);
+    serverUrl: ServerUrl,
+  ): Promise<ServerAccess> {
+    const { known } = this.#session(snapshot.tenant, session.id);
+    const match = matchEntry(serverUrl, snapshot.vaults, ({ mcpServerUrl }) => mcpServerUrl);
+    if (!match.found) return { credential: undefined, nearMisses: match.nearMisses, known };
     const { vault, entry } = match;
     const header = entry.header.toLowerCase();
     if (RESERVED_HEADERS.has(header) || header.startsWith("mcp-")) {
@@ -109,14 +123,10 @@ export class SessionCredentials {
         `entry "${entry.name}" of credential vault "${vault}" cannot be sent in header "${entry.header}"`,
       );
     }
-    const credential = await this.#read(snapshot.tenant, session, vault, entry);
+    const read = await this.#read(snapshot.tenant, session, vault, entry);
     const { scheme } = entry;
-    return {
-      ...credential,
-      header,
-      headerValue:
-        scheme === "" ? credential.value : new Secret(`${scheme} ${credential.value.reveal()}`),
-    };
+    const headerValue = scheme === "" ? read.value : new Secret(`${scheme} ${read.value.reveal()}`);
+    return { credential: { ...read, header, headerValue }, nearMisses: [], known };
   }
 
   /**
@@ -205,12 +215,4 @@ function secretsOf(value: string, scheme: string): string[] {
   const pair = Buffer.from(value, "base64").toString("utf8");
   const password = pair.slice(pair.indexOf(":") + 1);
   return [value, ...[pair, password].filter((text) => /^[\x20-\x7e]{8,}$/.test(text))];
-}
-
-function noEntry(what: string, nearMisses: readonly string[]): AppError {
-  const hint =
-    nearMisses.length === 0
-      ? "no entry of the session's vaults is for it; add one with its exact URL"
-      : `no entry has exactly its URL; nearly: ${nearMisses.join("; ")}`;
-  return new AppError("CREDENTIAL_NOT_FOUND", `there is no credential for ${what}: ${hint}`);
 }

@@ -15,9 +15,10 @@ export interface Watched {
   target: {
     /** For messages: `MCP server "docs"`. */
     what: string;
-    credential: { version: string };
+    /** Undefined: it is asked without one. */
+    credential: { version: string } | undefined;
     /** The credential as it is now. Rejects with CREDENTIAL_…. */
-    readCredential: (by: SessionIdentity) => Promise<{ version: string }>;
+    readCredential: (by: SessionIdentity) => Promise<{ version: string } | undefined>;
   };
   kind: UseKind;
 }
@@ -71,9 +72,9 @@ export class StreamWatch {
       if (kind === "answer" || left > -CALL_MS) return;
       throw new AppError("UNAUTHENTICATED", "the session token ran out long ago");
     }
-    const { version } = await target.readCredential(session);
+    const now = await target.readCredential(session);
     // A tool that runs is not broken off for a rotation: its server has taken the old value.
-    if (kind === "listening" && version !== target.credential.version) {
+    if (kind === "listening" && now?.version !== target.credential?.version) {
       throw connectAgain("the credential has changed");
     }
   }

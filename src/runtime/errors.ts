@@ -42,7 +42,11 @@ export const ERROR_CODES = {
   SANDBOX_BOUND: { http: 403, meaning: "The sandbox belongs to another session." },
   SANDBOX_INPUT_CHANGED: { http: 409, meaning: "A tool_use_id was repeated with other input." },
   CREDENTIAL_UNAVAILABLE: { http: 503, meaning: "A credential cannot be read at the moment." },
-  CREDENTIAL_NOT_FOUND: { http: 404, meaning: "No credential is bound to this server." },
+  CREDENTIAL_NOT_FOUND: {
+    http: 404,
+    meaning:
+      "The server wants a credential and none is bound to it, or the place of the bound one is empty.",
+  },
   FOREIGN_CREDENTIAL: {
     http: 403,
     meaning: "A request brought a credential of its own; the proxy alone adds them.",

@@ -97,15 +97,30 @@ describe("a URL of an MCP server", () => {
     ["the server as a prefix", (good) => `http://127.0.0.1.evil.test:${good}/mcp`],
     ["another scheme", (good) => `https://127.0.0.1:${good}/mcp`],
     ["a scheme that is none", (good) => `ftp://127.0.0.1:${good}/mcp`],
-    ["a path that goes up", (good) => `http://127.0.0.1:${good}/mcp/../admin`],
   ])("with %s gets nothing", async (_name, write) => {
     const before = allowed.received.length;
 
     const seen = await callAt(write(String(allowed.port), String(evil.port)));
 
-    expect(seen).toMatch(/INPUT_INVALID|CREDENTIAL_NOT_FOUND|INTERNAL|\b500\b/);
+    expect(seen).toMatch(/INPUT_INVALID|ADDRESS_REFUSED|UNAVAILABLE|INTERNAL|\b500\b/);
     expect(allowed.received).toHaveLength(before);
     expect(evil.connections).toBe(0);
+  });
+
+  it.each<[string, (allowed: string) => string]>([
+    ["a path that goes up", (at) => `${at}/mcp/../admin`],
+    ["another path", (at) => `${at}/mcp/v2`],
+    ["another case of the path", (at) => `${at}/MCP`],
+    ["a query", (at) => `${at}/mcp?as=admin`],
+  ])("with %s is asked without the credential", async (_name, write) => {
+    const before = allowed.received.length;
+
+    expect(await callAt(write(allowed.url))).toContain('"result"');
+
+    const received = allowed.received.slice(before);
+    expect(received).toHaveLength(1);
+    expect(received[0]?.headers).not.toHaveProperty("authorization");
+    expect(JSON.stringify(received)).not.toContain(secret);
   });
 
   it("is matched as it is dialled, however it is written", () => {

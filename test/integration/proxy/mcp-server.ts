@@ -8,7 +8,7 @@ import {
 import { z } from "zod";
 import type { Cleanups } from "./rig.ts";
 
-/** A real MCP server that wants a bearer token, or one of several, and gives back, as text, what it was sent. */
+/** A real MCP server that wants a bearer token, one of several or, being public, none; and gives back, as text, what it was sent. */
 export interface RealMcpServer {
   authority: string;
   url: string;
@@ -20,7 +20,7 @@ export interface RealMcpServer {
 
 export async function startMcpServer(
   cleanups: Cleanups,
-  options: { token: string | readonly string[]; stateful?: boolean },
+  options: { token: string | readonly string[] | undefined; stateful?: boolean },
 ): Promise<RealMcpServer> {
   const server: RealMcpServer = {
     authority: "",
@@ -31,12 +31,13 @@ export async function startMcpServer(
   };
   const factory = () => toolServer(server);
   const handle = options.stateful === true ? statefulHandler(factory) : createMcpHandler(factory);
-  const accepted = [options.token].flat().map((token) => `Bearer ${token}`);
+  const { token } = options;
+  const accepted = token === undefined ? undefined : [token].flat().map((each) => `Bearer ${each}`);
   const http = createServer((request, response) => {
     const { authorization } = request.headers;
     server.authorizations.push(authorization);
     server.sessionIds.push(request.headers["mcp-session-id"]?.toString());
-    if (!accepted.includes(authorization ?? "")) {
+    if (accepted?.includes(authorization ?? "") === false) {
       response.writeHead(401, { "www-authenticate": "Bearer" }).end();
       return;
     }

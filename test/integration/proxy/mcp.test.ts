@@ -11,6 +11,7 @@ import {
   type Received,
   Rig,
   type RigOptions,
+  SkippingClock,
   startUpstream,
 } from "./rig.ts";
 import { call, docsTools, result, secretsWith, sendJson, vaultFor } from "./session-with-server.ts";
@@ -66,6 +67,22 @@ describe("the MCP role with a real server", () => {
     expect(answer.content).toEqual([{ type: "text", text: "hello Bearer [redacted:main/docs]" }]);
     expect(server.calls).toEqual(["echo"]);
     expect(new Set(server.authorizations)).toEqual(new Set([`Bearer ${TOKEN}`]));
+  });
+
+  it("calls a public server without any vault, and without a credential", async () => {
+    const server = await startMcpServer(cleanups, { token: undefined, stateful: true });
+    const rig = await rigFor(server, server.url, { vaults: [], secrets: {} });
+
+    const client = await connect(rig);
+    const { tools } = await client.listTools();
+    const answer = await client.callTool({ name: "echo", arguments: { text: "hello" } });
+
+    expect(tools.map(({ name }) => name)).toEqual(["echo"]);
+    expect(answer.content).toEqual([{ type: "text", text: "hello " }]);
+    expect(new Set(server.authorizations)).toEqual(new Set([undefined]));
+    const call = rig.auditLines.map((line) => JSON.parse(line)).find(({ tool }) => tool === "echo");
+    expect(call).toMatchObject({ decision: "allow", upstream_status: 200 });
+    expect(call).not.toHaveProperty("cred_id");
   });
 
   it("refuses a tool that is not enabled, without asking the server", async () => {
@@ -430,16 +447,51 @@ describe("the MCP role's own rules", () => {
     return (await response.json()) as { error: { message: string; data: { code: string } } };
   }
 
-  it("says which part of the URL keeps a credential from matching", async () => {
-    const upstream = await upstreamFor();
-    const url = `${upstream.url}/mcp`;
-    const rig = await rigFor(upstream, url, { vaults: vaultFor(`${upstream.url}/other`) });
+  it.each([
+    ["another path", "http://127.0.0.1:PORT/other", "the path differs"],
+    ["another port", "http://127.0.0.1:9/mcp", "the port differs"],
+    ["another scheme", "https://127.0.0.1:PORT/mcp", "the scheme differs"],
+  ])("with an entry for %s, a server that refuses says so", async (_name, entryUrl, difference) => {
+    const server = await startMcpServer(cleanups, { token: TOKEN });
+    const port = server.authority.split(":")[1] ?? "";
+    const rig = await rigFor(server, server.url, {
+      vaults: vaultFor(entryUrl.replace("PORT", port)),
+    });
+
+    const called = await errorOf(await rig.post("/mcp/docs", call("echo")));
+
+    expect(called.error.data.code).toBe("CREDENTIAL_NOT_FOUND");
+    expect(called.error.message).toContain(
+      `refused (status 401): no entry has exactly its URL; nearly: entry "docs" of vault "main": ${difference}`,
+    );
+    await expect(connect(rig)).rejects.toThrow(difference);
+    expect(new Set(server.authorizations)).toEqual(new Set([undefined]));
+  });
+
+  it("says of a server that refuses that no entry is for it", async () => {
+    const server = await startMcpServer(cleanups, { token: TOKEN });
+    const rig = await rigFor(server, server.url, { vaults: [] });
 
     const { error } = await errorOf(await rig.post("/mcp/docs", call("echo")));
 
     expect(error.data.code).toBe("CREDENTIAL_NOT_FOUND");
-    expect(error.message).toContain('entry "docs" of vault "main": the path differs');
-    expect(upstream.received).toEqual([]);
+    expect(error.message).toContain("no entry of the session's vaults is for it");
+  });
+
+  it("asks no server anonymously whose entry could be read before and cannot any more", async () => {
+    const clock = new SkippingClock();
+    const upstream = await upstreamFor();
+    const rig = await rigFor(upstream, `${upstream.url}/mcp`, { clock });
+    await rig.post("/mcp/docs", call("echo"));
+    await writeFile(rig.credentialsFile, "{}");
+    clock.skip(5001);
+
+    const { error } = await errorOf(await rig.post("/mcp/docs", call("echo")));
+
+    expect(error.data.code).toBe("CREDENTIAL_NOT_FOUND");
+    expect(upstream.received.map(({ headers }) => headers.authorization)).toEqual([
+      `Bearer ${TOKEN}`,
+    ]);
   });
 
   it.each([

@@ -14,11 +14,15 @@ export function isFailure(status: number): boolean {
   return status === 401 || status === 403 || status === 429 || status >= 500;
 }
 
-/** FORBIDDEN: the server did not take the credential. */
-export function failure({ what, credential }: Target, { statusCode }: Answer): AppError {
+/** FORBIDDEN: the server did not take the credential. CREDENTIAL_NOT_FOUND: it wants one. */
+export function failure(
+  { what, credential, nearMisses }: Pick<Target, "what" | "credential" | "nearMisses">,
+  { statusCode }: Pick<Answer, "statusCode">,
+): AppError {
   switch (statusCode) {
     case 401:
     case 403:
+      if (credential === undefined) return wantsCredential(what, statusCode, nearMisses);
       return new AppError(
         "FORBIDDEN",
         `${what} did not accept credential "${credential.id}" (status ${statusCode})`,
@@ -31,6 +35,18 @@ export function failure({ what, credential }: Target, { statusCode }: Answer): A
     default:
       return unusableAnswer(`${what} answered with status ${statusCode}`);
   }
+}
+
+/** Names the entries that were nearly meant: else a slip in a URL would look like a refusal only. */
+function wantsCredential(what: string, status: number, nearMisses: readonly string[]): AppError {
+  const hint =
+    nearMisses.length === 0
+      ? "no entry of the session's vaults is for it; add one with its exact URL"
+      : `no entry has exactly its URL; nearly: ${nearMisses.join("; ")}`;
+  return new AppError(
+    "CREDENTIAL_NOT_FOUND",
+    `${what} was asked without a credential and refused (status ${status}): ${hint}`,
+  );
 }
 
 /** The whole body; throws UPSTREAM_REFUSED past `limit` bytes, or when there is no room for it. */

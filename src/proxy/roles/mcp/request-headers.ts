@@ -8,12 +8,13 @@ const VERSION_META = "io.modelcontextprotocol/protocolVersion";
 
 /**
  * Headers for an MCP server, made from nothing (docs/design/security.md#mcp): protocol, ids already
- * opened, and the credential. Nothing else the harness sent leaves the pod.
+ * opened, and the credential, if the session has one for it. Nothing else the harness sent leaves
+ * the pod.
  */
 export function buildMcpHeaders(given: {
   exchange: Exchange;
   message: Message | undefined;
-  credential: ServerCredential;
+  credential: ServerCredential | undefined;
   sessionId: string | undefined;
   lastEventId: string | undefined;
 }): Record<string, string> {
@@ -30,8 +31,13 @@ export function buildMcpHeaders(given: {
     ...(given.sessionId === undefined ? {} : { "mcp-session-id": given.sessionId }),
     ...(given.lastEventId === undefined ? {} : { "last-event-id": given.lastEventId }),
     ...modernHeaders(exchange, message),
-    [credential.header]: credential.headerValue.reveal(),
+    ...credentialHeader(credential),
   };
+}
+
+function credentialHeader(credential: ServerCredential | undefined): Record<string, string> {
+  if (credential === undefined) return {};
+  return { [credential.header]: credential.headerValue.reveal() };
 }
 
 /** What the modern era repeats of the body in headers; derived from the body, never copied. */

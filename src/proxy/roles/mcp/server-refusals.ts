@@ -27,7 +27,7 @@ export interface ServerRefusalsDeps {
 
 /**
  * Answers the requests that a server makes in one stream (sampling, roots …) with refusals, which go
- * out with the credential: so one at a time, few in all, and each with an audit record of its own.
+ * out with the credential, if there is one: so one at a time, few in all, and each with an audit record of its own.
  */
 export class ServerRefusals {
   readonly #deps: ServerRefusalsDeps;

@@ -25,9 +25,12 @@ export interface Target {
   what: string;
   tools: SessionSnapshot["agent"]["tools"];
   pinned: PinnedServer;
-  credential: ServerCredential;
+  /** Undefined: it is asked without one. */
+  credential: ServerCredential | undefined;
+  /** Entries that were nearly for it. */
+  nearMisses: readonly string[];
   /** The credential as it is now. Throws CREDENTIAL_…. */
-  readCredential: (by: SessionIdentity) => Promise<ServerCredential>;
+  readCredential: (by: SessionIdentity) => Promise<ServerCredential | undefined>;
   redactor: Redactor;
   owner: Omit<IdOwner, "what">;
 }
@@ -62,13 +65,14 @@ export async function findTarget(
     checkCall(tools, server, tool);
     await deps.pins.checkCall(pinned, claims.sub, tool);
   }
-  const place = { name: server, url: parseServerUrl(configured.url) };
-  const readCredential = async (by: SessionIdentity) =>
-    await deps.credentials.forServer(snapshot, by, place);
-  const credential = await readCredential(session);
+  const url = parseServerUrl(configured.url);
+  const access = async (by: SessionIdentity) => await deps.credentials.forServer(snapshot, by, url);
+  const { credential, nearMisses, known } = await access(session);
   const { use } = exchange;
-  use.credId = credential.id;
-  use.credVersion = credential.version;
+  if (credential !== undefined) {
+    use.credId = credential.id;
+    use.credVersion = credential.version;
+  }
   const onHit = () => {
     use.redactions += 1;
     deps.onRedaction();
@@ -80,8 +84,9 @@ export async function findTarget(
     tools,
     pinned,
     credential,
-    readCredential,
-    redactor: new Redactor(credential.known, onHit),
+    nearMisses,
+    readCredential: async (by) => (await access(by)).credential,
+    redactor: new Redactor(known, onHit),
     owner: { tenant: claims.ten, sessionId: claims.sub, server },
   };
 }

@@ -30,8 +30,6 @@ import {
 type Answer = Dispatcher.ResponseData;
 
 const WHAT = "the model endpoint";
-/** Of a request that carries none. */
-const NO_KEY = { version: "" };
 
 export interface ModelRoleDeps {
   baseUrl: string;
@@ -82,9 +80,9 @@ export class ModelRole {
     });
     const target = {
       what: WHAT,
-      credential: credential ?? NO_KEY,
+      credential,
       readCredential: async (by: SessionIdentity) =>
-        (await this.#credential({ ...caller, session: by })) ?? NO_KEY,
+        await this.#credential({ ...caller, session: by }),
     };
     return await this.#deps.watch.during({ caller, target, kind: "answer" }, async (ended) => {
       const until = AbortSignal.any([exchange.signal, ended]);
