@@ -80,9 +80,11 @@ describe("the MCP role with a real server", () => {
     expect(tools.map(({ name }) => name)).toEqual(["echo"]);
     expect(answer.content).toEqual([{ type: "text", text: "hello " }]);
     expect(new Set(server.authorizations)).toEqual(new Set([undefined]));
-    const call = rig.auditLines.map((line) => JSON.parse(line)).find(({ tool }) => tool === "echo");
-    expect(call).toMatchObject({ decision: "allow", upstream_status: 200 });
-    expect(call).not.toHaveProperty("cred_id");
+    const record = rig.auditLines
+      .map((line) => JSON.parse(line))
+      .find(({ tool }) => tool === "echo");
+    expect(record).toMatchObject({ decision: "allow", upstream_status: 200 });
+    expect(record).not.toHaveProperty("cred_id");
   });
 
   it("refuses a tool that is not enabled, without asking the server", async () => {
