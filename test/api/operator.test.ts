@@ -113,11 +113,11 @@ describe("references", () => {
     });
     expect(stalled.status?.conditions).toHaveLength(8);
     expect(stalled.metadata.finalizers).toBeUndefined();
-    const events = await eventually("the Event", async () => {
+    const told = await eventually("the Event", async () => {
       const text = await rig.kubectlOk(["-n", "team-a", "events", "--for", "agentsession/early"]);
       return text.includes("InvalidReference") && text;
     });
-    expect(events).toContain("create the Agent");
+    expect(told).toContain("create the Agent");
 
     await rig.apply(anAgent("late"));
     const lease = await rig.claim("early");

@@ -184,7 +184,9 @@ describe("while the platform is not as it should be", () => {
     await apply(NAMESPACE, session("patient", "talk"));
     await waitFor(NAMESPACE, "patient", "jsonpath={.status.state}=Pending");
     const { status } = await get("ags", NAMESPACE, "patient");
-    expect(JSON.stringify(status)).toContain("waits for a worker of its harness pool");
+    expect(JSON.stringify(status)).toContain(
+      "is scaled to zero, so no worker takes the session up",
+    );
 
     await scalePool(2);
 

@@ -270,7 +270,9 @@ it("a user that could do more before can do no more than its work once it is set
 describe("keys cannot reach into another tenant", () => {
   /** What any tenant may hold in common with another: the tables of the partition. */
   const SHARED = new Set(
-    "prefix due bell hands hbell state sbell arch workers".split(" ") as (keyof SessionKeys)[],
+    "prefix due bell hands hbell state sbell arch workers alive".split(
+      " ",
+    ) as (keyof SessionKeys)[],
   );
   const ownKeys = (of: SessionKeys) =>
     Object.entries(of).flatMap(([name, key]) =>

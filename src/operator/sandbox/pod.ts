@@ -64,13 +64,14 @@ const DAEMON_RESOURCES = {
 const GRACE_SECONDS = 5;
 
 /** What Pod Security `restricted` asks of each container, and a root file system nobody writes to. */
-const RESTRICTED = {
-  allowPrivilegeEscalation: false,
-  readOnlyRootFilesystem: true,
-  runAsNonRoot: true,
-  capabilities: { drop: ["ALL"] },
-  seccompProfile: { type: "RuntimeDefault" },
-} satisfies V1SecurityContext;
+const restricted = () =>
+  ({
+    allowPrivilegeEscalation: false,
+    readOnlyRootFilesystem: true,
+    runAsNonRoot: true,
+    capabilities: { drop: ["ALL"] },
+    seccompProfile: { type: "RuntimeDefault" },
+  }) satisfies V1SecurityContext;
 
 export interface SandboxIdentity {
   tenant: string;
@@ -220,7 +221,7 @@ function daemonContainer(
       failureThreshold: 10,
     },
     resources: DAEMON_RESOURCES,
-    securityContext: { ...RESTRICTED, runAsUser: DAEMON_UID, runAsGroup: DAEMON_UID },
+    securityContext: { ...restricted(), runAsUser: DAEMON_UID, runAsGroup: DAEMON_UID },
     volumeMounts: [
       { name: "state", mountPath: STATE_DIR },
       { name: "control", mountPath: CONTROL_DIR },
@@ -251,7 +252,7 @@ function recipe(template: SandboxTemplateSnapshot): Omit<V1Container, "name"> {
       requests: { cpu, memory, "ephemeral-storage": ephemeralStorage },
       limits: { memory, "ephemeral-storage": ephemeralStorage },
     },
-    securityContext: RESTRICTED,
+    securityContext: restricted(),
   };
 }
 

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "@jest/globals";
-import type { NewEvent } from "../../../src/sessions/session-log.ts";
+import type { Lease, NewEvent } from "../../../src/sessions/session-log.ts";
 import type { LeaseTimings } from "../../../src/sessions/store/backed-queue.ts";
 import { event, message, newRef, newSession } from "../../fakes/session-fixtures.ts";
-import { all, type Bench, codeOf, type SetUp } from "./bench.ts";
+import { all, type Bench, codeOf, type SetUp, type TestWorker } from "./bench.ts";
 
 /** The pauses between takeovers are lives of a lease, up to 64 of them. */
 const SHORT: LeaseTimings = { ttlMs: 60, renewMs: 15, pollMs: 5 };
@@ -13,16 +13,10 @@ export function describeQuarantine(setUp: SetUp): void {
       const { log, operator, bench } = await setUp(SHORT);
       const ref = newRef();
       await log.createSession(newSession(ref));
-      for (let i = 0; i < 5; i += 1) {
-        const worker = bench.worker(`w${i}`);
-        expect((await worker.claimOne()).takeover).toBe(i);
-        await worker.die();
-      }
-      const finder = bench.worker("finder");
 
-      expect(await finder.tryClaim(1, SHORT.ttlMs * 8)).toEqual([]);
+      const { takeovers, finder } = await killUntilSetAside(bench);
 
-      expect(finder.queue.quarantined()).toBe(1);
+      expect([...new Set(takeovers)]).toEqual([0, 1, 2, 3, 4]);
       expect(await operator.statusOf([ref])).toMatchObject([
         { status: "quarantined", why: "takeovers", leased: false },
       ]);
@@ -40,7 +34,7 @@ export function describeQuarantine(setUp: SetUp): void {
       const ref = newRef();
       await log.createSession(newSession(ref));
       await log.emitEvents(ref, [message("before")], { idempotencyKey: "before" });
-      await killFive(bench);
+      await killUntilSetAside(bench);
 
       const sent = log.emitEvents(ref, [message("hello?")], { idempotencyKey: "m" });
 
@@ -75,7 +69,7 @@ export function describeQuarantine(setUp: SetUp): void {
       const ref = newRef();
       await log.createSession(newSession(ref));
 
-      await killFive(bench, work);
+      await killUntilSetAside(bench, work);
 
       const [error, closing, ...more] = (await all(log.getEvents(ref))).slice(1 + work.length);
       expect(error).toMatchObject({ type: "session.error", data: { type: "quarantined_error" } });
@@ -109,7 +103,7 @@ export function describeQuarantine(setUp: SetUp): void {
       const { log, operator, bench } = await setUp(SHORT);
       const ref = newRef();
       await log.createSession(newSession(ref));
-      await killFive(bench);
+      await killUntilSetAside(bench);
 
       await operator.emitEvents(ref, [event("session.stop_requested", { reason: "stop" })], {
         idempotencyKey: "t",
@@ -149,7 +143,7 @@ export function describeQuarantine(setUp: SetUp): void {
         await worker.die();
       }
 
-      expect(deaths).toBe(5);
+      expect(deaths).toBeGreaterThanOrEqual(5);
       const states = await operator.statusOf([poison, ...innocent]);
       expect(states.map((state) => state?.status)).toEqual([
         "quarantined",
@@ -174,10 +168,31 @@ export function describeQuarantine(setUp: SetUp): void {
   });
 }
 
-/** As `dieFiveTimes`, and a sixth worker finds it. */
-async function killFive(bench: Bench, work: NewEvent[] = []): Promise<void> {
-  await dieFiveTimes(bench, work);
-  expect(await bench.worker("finder").tryClaim(1, SHORT.ttlMs * 8)).toEqual([]);
+/**
+ * Workers die under the only session until the next one finds it set aside. Five deaths are enough; a
+ * store in real time may stand still for a moment, and for what happens then it blames nobody.
+ */
+async function killUntilSetAside(
+  bench: Bench,
+  work: NewEvent[] = [],
+): Promise<{ takeovers: number[]; finder: TestWorker }> {
+  const takeovers: number[] = [];
+  while (takeovers.length < 30) {
+    const worker = bench.worker(`w${takeovers.length}`);
+    let leases: Lease[] = [];
+    for (let i = 0; i < 400 && leases.length + worker.queue.quarantined() === 0; i += 1) {
+      leases = await worker.tryClaim(1, 20);
+    }
+    const [lease] = leases;
+    if (lease === undefined) return { takeovers, finder: worker };
+    if (takeovers.length === 0 && work.length > 0) {
+      await bench.readAll(lease);
+      await lease.emitEvents(work);
+    }
+    takeovers.push(lease.takeover);
+    await worker.die();
+  }
+  throw new Error("thirty workers died, and the session is not set aside");
 }
 
 /** Five workers die under the only session; the first does some work. */
