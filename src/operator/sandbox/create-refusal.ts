@@ -31,12 +31,25 @@ export function refusalOf(error: unknown): Refusal | undefined {
   if (isForeignObject(error)) {
     return { kind: "later", trouble: { reason: "PodRefused", message } };
   }
-  if (isForbidden(error)) {
-    const quota = /exceeded quota|must specify .* for: /i.test(message);
-    if (quota) return { kind: "later", trouble: { reason: "QuotaExceeded", message } };
-    const limits = /(maximum|minimum) .* usage per|limit to request ratio/i.test(message);
-    return { kind: "never", trouble: { reason: limits ? "QuotaExceeded" : "PodRefused", message } };
-  }
+  if (isForbidden(error))
+    return { kind: forbiddenFor(message), trouble: forbiddenTrouble(message) };
   if (isInvalid(error)) return { kind: "never", trouble: { reason: "PodRefused", message } };
   return undefined;
+}
+
+const LIMIT_RANGE = /(maximum|minimum) .* usage per|limit to request ratio/i;
+/** A rule looked at this pod and does not want it. */
+const DENIED = /violates PodSecurity|denied( the)? request/i;
+
+/**
+ * Other refusals pass: a quota has room again, rights are granted, and an API server that has just
+ * started refuses what its policies, rights and service accounts are not loaded for yet.
+ */
+function forbiddenFor(message: string): "later" | "never" {
+  return LIMIT_RANGE.test(message) || DENIED.test(message) ? "never" : "later";
+}
+
+function forbiddenTrouble(message: string): Trouble {
+  const isQuota = /exceeded quota|must specify .* for: /i.test(message);
+  return { reason: isQuota || LIMIT_RANGE.test(message) ? "QuotaExceeded" : "PodRefused", message };
 }
