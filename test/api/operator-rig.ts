@@ -28,7 +28,7 @@ import { anInstall } from "../builders/install.ts";
 import type { ApiServer } from "../cluster/api-server.ts";
 
 /** How long a pod takes to end, as with a process that catches SIGTERM. */
-export const TERMINATION_MS = 2_000;
+const TERMINATION_MS = 2_000;
 
 /**
  * The operator's controllers on a real API server with a memory store; the test plays kubelet and
