@@ -13,6 +13,26 @@ export interface Enqueue {
 /** Starts telling which keys need a pass; the answer stops it. Starts must not block. */
 export type Watch = (enqueue: Enqueue) => () => void;
 
+/** Wakes keys for what no informer tells of. While no controller listens, nothing is woken or kept. */
+export class Waker implements Enqueue {
+  #enqueue: Enqueue | undefined;
+
+  readonly watch: Watch = (enqueue) => {
+    this.#enqueue = enqueue;
+    return () => {
+      this.#enqueue = undefined;
+    };
+  };
+
+  add(key: string): void {
+    this.#enqueue?.add(key);
+  }
+
+  addAfter(key: string, delayMs: number): void {
+    this.#enqueue?.addAfter(key, delayMs);
+  }
+}
+
 /** What one pass gets besides its key. */
 export interface PassContext {
   /** Aborts when the process stops, the lease is lost or the pass is too slow. */

@@ -1,4 +1,4 @@
-import type { Enqueue, Watch } from "../kube/controller.ts";
+import { Waker } from "../kube/controller.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Trouble } from "./sandbox/pod-diagnosis.ts";
 import { type Sandbox, sandboxKey } from "./sandbox/sandbox-key.ts";
@@ -23,18 +23,12 @@ interface Entry {
 export class SandboxWaits {
   readonly #clock: Pick<Clock, "now">;
   readonly #entries = new Map<string, Entry>();
-  #enqueue: Enqueue | undefined;
+  readonly #waker = new Waker();
+  readonly watch = this.#waker.watch;
 
   constructor({ clock }: { clock: Pick<Clock, "now"> }) {
     this.#clock = clock;
   }
-
-  readonly watch: Watch = (enqueue) => {
-    this.#enqueue = enqueue;
-    return () => {
-      this.#enqueue = undefined;
-    };
-  };
 
   /** `object`: name of the AgentSession. */
   waiting(sandbox: Sandbox, object: string, { reason, message }: Trouble): void {
@@ -48,7 +42,7 @@ export class SandboxWaits {
       session,
       wait: { reason, message, since },
     });
-    this.#enqueue?.add(session);
+    this.#waker.add(session);
   }
 
   /** It is ready, refused or not wanted any more. */
@@ -57,7 +51,7 @@ export class SandboxWaits {
     const entry = this.#entries.get(key);
     if (entry === undefined) return;
     this.#entries.delete(key);
-    this.#enqueue?.add(entry.session);
+    this.#waker.add(entry.session);
   }
 
   /** The longest of the session's waits. */

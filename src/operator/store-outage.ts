@@ -1,4 +1,4 @@
-import type { Enqueue, Watch } from "../kube/controller.ts";
+import { Waker } from "../kube/controller.ts";
 import type { Informer } from "../kube/informer.ts";
 import { objectKey } from "../kube/objects.ts";
 import { findCondition } from "../kube/status.ts";
@@ -26,19 +26,13 @@ const BETWEEN_MS = 100;
 export class StoreOutage implements Runnable {
   readonly name = "store outage";
   readonly #deps: StoreOutageDeps;
-  #enqueue: Enqueue | undefined;
+  readonly #waker = new Waker();
+  readonly watch = this.#waker.watch;
   #since: number | undefined;
 
   constructor(deps: StoreOutageDeps) {
     this.#deps = deps;
   }
-
-  readonly watch: Watch = (enqueue) => {
-    this.#enqueue = enqueue;
-    return () => {
-      this.#enqueue = undefined;
-    };
-  };
 
   /** It has lasted for long enough to be shown. */
   lasts(): boolean {
@@ -63,7 +57,7 @@ export class StoreOutage implements Runnable {
   #wake(concerned: (session: AgentSession) => boolean): void {
     const found = this.#deps.sessions.list().filter(concerned);
     for (const [i, session] of found.entries()) {
-      this.#enqueue?.addAfter(objectKey(session), i * BETWEEN_MS);
+      this.#waker.addAfter(objectKey(session), i * BETWEEN_MS);
     }
   }
 }

@@ -51,7 +51,7 @@ function scan(text: string, maxDepth: number, maxValues: number): { exact: boole
   const count = () => {
     values += 1;
     if (values > maxValues)
-      throw tooDear(`it has more than ${maxValues} values and keys`, maxValues);
+      throw tooCostly(`it has more than ${maxValues} values and keys`, maxValues);
   };
   for (let at = 0; at < text.length; at += 1) {
     const code = text.charCodeAt(at);
@@ -59,7 +59,7 @@ function scan(text: string, maxDepth: number, maxValues: number): { exact: boole
       count();
       open.push(code === OPEN_BRACE ? "no keys" : undefined);
       if (open.length > maxDepth) {
-        throw tooDear(`it is nested deeper than ${maxDepth} levels`, maxDepth);
+        throw tooCostly(`it is nested deeper than ${maxDepth} levels`, maxDepth);
       }
       expectsKey = code === OPEN_BRACE;
     } else if (code === CLOSE_BRACE || code === CLOSE_BRACKET) {
@@ -126,7 +126,7 @@ function unescaped(token: string): string {
   }
 }
 
-function tooDear(why: string, limit: number): AppError {
+function tooCostly(why: string, limit: number): AppError {
   return new AppError("INPUT_INVALID", `the message is refused: ${why}`, { details: { limit } });
 }
 

@@ -1,4 +1,4 @@
-import type { Enqueue, Watch } from "../../kube/controller.ts";
+import { Waker } from "../../kube/controller.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { describeError, isAbort } from "../../runtime/errors.ts";
 import type { Logger } from "../../runtime/logger.ts";
@@ -25,18 +25,12 @@ export class ChangeFeed {
   readonly #deps: ChangeFeedDeps;
   readonly #open = new Map<string, StateChange>();
   readonly #unknownSince = new Map<string, number>();
-  #enqueue: Enqueue | undefined;
+  readonly #waker = new Waker();
+  readonly watch = this.#waker.watch;
 
   constructor(deps: ChangeFeedDeps) {
     this.#deps = deps;
   }
-
-  readonly watch: Watch = (enqueue) => {
-    this.#enqueue = enqueue;
-    return () => {
-      this.#enqueue = undefined;
-    };
-  };
 
   /** The newest change of this session that is not written down yet. */
   openChange(sessionId: string): StateChange | undefined {
@@ -81,6 +75,6 @@ export class ChangeFeed {
     }
     this.#unknownSince.delete(id);
     this.#open.set(id, change);
-    this.#enqueue?.add(key);
+    this.#waker.add(key);
   }
 }

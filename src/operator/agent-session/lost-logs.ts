@@ -1,4 +1,4 @@
-import type { Enqueue, Watch } from "../../kube/controller.ts";
+import { Waker } from "../../kube/controller.ts";
 import type { Informer } from "../../kube/informer.ts";
 import { isBeingDeleted, objectKey } from "../../kube/objects.ts";
 import type { Clock } from "../../runtime/clock.ts";
@@ -26,18 +26,12 @@ const PAUSE_MS = 250;
  */
 export class LostLogs {
   readonly #deps: LostLogsDeps;
-  #enqueue: Enqueue | undefined;
+  readonly #waker = new Waker();
+  readonly watch = this.#waker.watch;
 
   constructor(deps: LostLogsDeps) {
     this.#deps = deps;
   }
-
-  readonly watch: Watch = (enqueue) => {
-    this.#enqueue = enqueue;
-    return () => {
-      this.#enqueue = undefined;
-    };
-  };
 
   async run(signal: AbortSignal): Promise<void> {
     const { clock, logger } = this.#deps;
@@ -60,7 +54,7 @@ export class LostLogs {
       const states = await log.statusOf(batch.map(({ ref }) => ref));
       for (const [index, { session }] of batch.entries()) {
         const isLost = states[index] === null;
-        if (isLost !== saysLost(session)) this.#enqueue?.add(objectKey(session));
+        if (isLost !== saysLost(session)) this.#waker.add(objectKey(session));
       }
       await clock.sleep(PAUSE_MS, signal).catch(() => {});
     }

@@ -1,4 +1,4 @@
-import type { Enqueue, Watch } from "../../kube/controller.ts";
+import { Waker, type Watch } from "../../kube/controller.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { describeError, isAbort } from "../../runtime/errors.ts";
 import type { Logger } from "../../runtime/logger.ts";
@@ -30,18 +30,16 @@ const RETRY_MS = 1_000;
 export class RequestFeed {
   readonly #deps: RequestFeedDeps;
   readonly #open = new Map<string, OpenRequests>();
-  #enqueue: Enqueue | undefined;
+  readonly #waker = new Waker();
 
   constructor(deps: RequestFeedDeps) {
     this.#deps = deps;
   }
 
   readonly watch: Watch = (enqueue) => {
-    this.#enqueue = enqueue;
+    const stop = this.#waker.watch(enqueue);
     for (const key of this.#open.keys()) enqueue.add(key);
-    return () => {
-      this.#enqueue = undefined;
-    };
+    return stop;
   };
 
   open(key: string): OpenRequests {
@@ -87,6 +85,6 @@ export class RequestFeed {
       const entry = { request, firstSeen: this.#deps.clock.now() };
       this.#open.set(key, { ...open, [request.kind]: entry });
     }
-    this.#enqueue?.add(key);
+    this.#waker.add(key);
   }
 }
