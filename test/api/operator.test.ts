@@ -758,16 +758,19 @@ describe("uninstall", () => {
       AbortSignal.timeout(30_000),
     );
 
-    const left = await rig.kubectlOk([
-      "get",
-      "pods,networkpolicies,serviceaccounts,deployments,poddisruptionbudgets",
-      "-A",
-      "-l",
-      "app.kubernetes.io/managed-by=drover-operator",
-      "-o",
-      "name",
-    ]);
-    expect(left.trim()).toBe("");
+    // A pod on a node is still ending when its deletion has been asked for.
+    await eventually("nothing of the operator's left", async () => {
+      const left = await rig.kubectlOk([
+        "get",
+        "pods,networkpolicies,serviceaccounts,deployments,poddisruptionbudgets",
+        "-A",
+        "-l",
+        "app.kubernetes.io/managed-by=drover-operator",
+        "-o",
+        "name",
+      ]);
+      return left.trim() === "";
+    });
     const sessions = await rig.kubectlOk([
       "get",
       "ags",
