@@ -19,6 +19,20 @@ export type CredentialsAction = { file?: string | undefined } & (
   | { name: "set" | "remove"; namespace: string; secret: string; key: string }
 );
 
+/** How `drover audit verify` is to check. */
+export interface AuditVerifyArguments {
+  /** Files with entries of the Redis stream of checkpoints, as redis-cli prints them. */
+  checkpoints: string[];
+  /** Files with public keys of the issuer (JWKS). */
+  keys: string[];
+  /** UIDs of the pods whose records the log holds; without, of all that have checkpoints. */
+  pod: string[];
+  /** `CHAIN:SEQ:HASH`, noted by who asks. */
+  checkpoint: string[];
+  /** No checkpoints are at hand, and a check of the chains by themselves will do. */
+  consistencyOnly?: boolean;
+}
+
 /** The processes a sub-command starts; each resolves to an exit code. Handed in by `cmd/drover.ts`. */
 export interface Processes {
   operator(): Promise<number>;
@@ -30,7 +44,7 @@ export interface Processes {
   cleanup(): Promise<number>;
   run(options: RunArguments): Promise<number>;
   credentials(action: CredentialsAction): Promise<number>;
-  "audit verify"(options: { checkpoint: string[] }): Promise<number>;
+  "audit verify"(options: AuditVerifyArguments): Promise<number>;
   done(code: number): void;
 }
 
@@ -77,21 +91,48 @@ export function createProgram(processes: Processes): Command {
       .description(description)
       .action(async () => processes.done(await processes[name]()));
   }
+  addAudit(program, processes);
+  return program;
+}
+
+function addAudit(program: Command, processes: Processes): void {
   program
     .command("audit")
     .description("the audit log of proxies")
     .command("verify")
-    .description("read a log from standard input and say what was dropped, moved or edited")
+    .description(
+      "read a log from standard input and say what was dropped, moved, edited or made up; " +
+        "exits with 0 only if checkpoints show that nothing was",
+    )
     .option(
-      "--checkpoint <chain:seq:hash>",
-      "one of the Redis stream drover:px:audit; may be repeated",
+      "--checkpoints <file>",
+      "entries of the Redis stream drover:px:audit, as redis-cli prints them; may be repeated",
       collect,
       [],
     )
-    .action(async (options: { checkpoint: string[] }) =>
+    .option(
+      "--keys <file>",
+      "public keys of the issuer (JWKS), by which checkpoints are checked; may be repeated",
+      collect,
+      [],
+    )
+    .option(
+      "--pod <uid>",
+      "the log holds the records of this pod, and no others; may be repeated; " +
+        "without, of all pods that have checkpoints",
+      collect,
+      [],
+    )
+    .option(
+      "--checkpoint <chain:seq:hash>",
+      "an end that you noted from an earlier run; may be repeated",
+      collect,
+      [],
+    )
+    .option("--consistency-only", "do without checkpoints: hold each chain against itself alone")
+    .action(async (options: AuditVerifyArguments) =>
       processes.done(await processes["audit verify"](options)),
     );
-  return program;
 }
 
 /** Values are read from standard input: arguments are seen by every process of the machine. */

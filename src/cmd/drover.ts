@@ -1,4 +1,5 @@
 import { createProgram } from "../cli/program.ts";
+import { systemClock } from "../runtime/clock.ts";
 import { runProcess } from "../runtime/process.ts";
 
 /**
@@ -23,12 +24,12 @@ await runProcess(async (signal) => {
         input: process.stdin,
         output: process.stdout,
       }),
-    "audit verify": async ({ checkpoint }) =>
-      (await import("./audit-verify.ts")).auditVerifyMain(
-        checkpoint,
-        process.stdin,
-        process.stdout,
-      ),
+    "audit verify": async (options) =>
+      (await import("./audit-verify.ts")).auditVerifyMain(options, {
+        input: process.stdin,
+        output: process.stdout,
+        clock: systemClock,
+      }),
     done: (result) => {
       code = result;
     },

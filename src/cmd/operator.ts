@@ -7,6 +7,7 @@ import { createCaches } from "../operator/caches.ts";
 import { type OperatorConfig, operatorConfig } from "../operator/config.ts";
 import { createControllers } from "../operator/controllers.ts";
 import type { InstallSettings, RedisLogin, SecretKey } from "../operator/install-settings.ts";
+import { Checkpoints } from "../operator/issuer/checkpoints.ts";
 import { createIssuer } from "../operator/issuer/issuer.ts";
 import { type IssuerKeys, loadIssuerKeys } from "../operator/issuer/key-store.ts";
 import { publishKeys } from "../operator/issuer/published-keys.ts";
@@ -19,6 +20,7 @@ import {
 } from "../operator/metrics.ts";
 import { COMPONENTS, childLabels, LEADER_LEASE } from "../operator/names.ts";
 import { ReconnectingLog } from "../operator/reconnecting-log.ts";
+import type { CheckpointStore } from "../protocol/proxy-ports.ts";
 import { aborted } from "../runtime/abort.ts";
 import { type Clock, systemClock } from "../runtime/clock.ts";
 import { loadConfig } from "../runtime/config.ts";
@@ -62,7 +64,7 @@ export async function operatorMain(
     logger.warn({ err: describeError(error) }, "the issuer's public keys are not published");
   });
   const log = createLog(config, logger);
-  const credentialReports = createRedisSessionPorts({ ...redisAddress(config), logger });
+  const proxyRecords = createRedisSessionPorts({ ...redisAddress(config), logger });
   const caches = createCaches({ ...common, client }, config.namespace);
   const metrics = createOperatorMetrics(registry);
   observeSessions(registry, caches.sessions, () => systemClock.now());
@@ -79,7 +81,7 @@ export async function operatorMain(
     log,
     storeProblem: () => log.problem()?.message,
     bindings: log,
-    credentialReports,
+    credentialReports: proxyRecords,
     events,
     metrics,
     install: installSettings(config, keys),
@@ -107,13 +109,13 @@ export async function operatorMain(
       ),
       { name: "session store", run: (stop) => log.run(stop) },
       listening("issuer", config.host, config.issuerPort, () =>
-        issuerServer({ config, keys, log, client, metrics }),
+        issuerServer({ config, keys, log, proxyRecords, client, metrics }),
       ),
     ],
   });
   await manager.run(signal);
   await events.close();
-  credentialReports.close();
+  proxyRecords.close();
   client.close();
   return 0;
 }
@@ -217,10 +219,11 @@ function issuerServer(deps: {
   config: OperatorConfig;
   keys: IssuerKeys;
   log: ReconnectingLog;
+  proxyRecords: CheckpointStore;
   client: LiveClient;
   metrics: OperatorMetrics;
 }): HttpServer {
-  const { config, keys, log, client, metrics } = deps;
+  const { config, keys, log, proxyRecords, client, metrics } = deps;
   return createIssuerServer({
     issuer: createIssuer({
       key: keys.signing,
@@ -228,6 +231,12 @@ function issuerServer(deps: {
       leases: log,
       snapshots: log,
       bindings: log,
+      clock: systemClock,
+    }),
+    checkpoints: new Checkpoints({
+      key: keys.signing,
+      namespace: config.namespace,
+      store: proxyRecords,
       clock: systemClock,
     }),
     reviewer: new KubeTokenReviewer({ client, clock: systemClock }),

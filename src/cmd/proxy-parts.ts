@@ -51,7 +51,7 @@ export function openProxyParts(config: ProxySettings, process: string, roles?: r
   const { podUid, inClusterServers, maxInFlight, requestsPerMinute } = config;
   const audit = new AuditLog({
     sink: stdoutAuditSink,
-    checkpoints: sessions,
+    checkpoints: issuer,
     process,
     podUid,
     ...common,

@@ -66,8 +66,14 @@ export const COMPONENTS = {
 /** Of the leader among the operator's replicas, in the install namespace. */
 export const LEADER_LEASE = "drover-operator";
 
+const POOL_ACCOUNT = "drover-pool-";
+
 export function poolServiceAccount(pool: string): string {
-  return childName("drover-pool-", pool);
+  return childName(POOL_ACCOUNT, pool);
+}
+
+export function isPoolServiceAccount(name: string): boolean {
+  return name.startsWith(POOL_ACCOUNT);
 }
 
 export function poolDeployment(pool: string): string {

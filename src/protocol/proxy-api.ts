@@ -58,5 +58,18 @@ export const vaultTokenResponse = z.object({
 });
 export type VaultTokenResponse = z.output<typeof vaultTokenResponse>;
 
+/**
+ * Proxy → issuer: `POST /v1/audit-checkpoints` with CheckpointRequest as body and the proxy's own
+ * service account token → `{}`, once the checkpoint is signed for the caller's pod and kept.
+ */
+export const checkpointRequest = z.object({
+  chain: z.string().regex(/^[\w-]{1,64}$/),
+  seq: z.int().min(1),
+  hash: z.string().regex(/^[0-9a-f]{64}$/),
+});
+export type CheckpointRequest = z.output<typeof checkpointRequest>;
+
+export const checkpointResponse = z.object({});
+
 /** Name in the issuer's self-signed certificate; clients ask for it whatever address they dial. */
 export const ISSUER_TLS_NAME = "drover-issuer";

@@ -26,14 +26,19 @@ export interface ToolPinStore {
 export interface AuditCheckpoint {
   /** Names the chain of one process. */
   chain: string;
-  podUid: string;
   /** Of the last record, and its hash in hex. */
   seq: number;
   hash: string;
-  /** ISO 8601. */
-  ts: string;
 }
 
+/** The issuer, which adds whose chain it is, signs it and keeps it. */
 export interface AuditCheckpoints {
+  /** Rejects with the issuer's own code, or UNAVAILABLE when it or its store does not answer. */
   keepCheckpoint(checkpoint: AuditCheckpoint): Promise<void>;
+}
+
+/** Where the issuer keeps what it signed. No proxy may write there. */
+export interface CheckpointStore {
+  /** Rejects with UNAVAILABLE. */
+  appendCheckpoint(signed: string): Promise<void>;
 }

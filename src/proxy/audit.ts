@@ -59,7 +59,9 @@ const MAX_REF_LENGTH = 300;
 
 /**
  * The audit log of one process: a chain of hashes, so that a line that was dropped, moved or edited
- * is noticed (`drover audit verify`), and checkpoints of it in the shared store, so that a cut end is.
+ * is noticed (`drover audit verify`), and checkpoints of it that the issuer signs and keeps, so that a
+ * cut end and a chain of somebody else are. While the issuer is away checkpoints wait: the next one
+ * stands for all records before it.
  * A line that cannot be written waits, and the uses that change something are refused meanwhile.
  */
 export class AuditLog {
@@ -68,6 +70,8 @@ export class AuditLog {
   #seq = 0;
   #hash = "";
   #checkpointed = 0;
+  #checkpointsFail = false;
+  #sinkFails = false;
   #waiting: string[] = [];
 
   constructor(deps: AuditLogDeps) {
@@ -112,30 +116,30 @@ export class AuditLog {
       audit: true as const,
       level: "info" as const,
       process,
-      pod_uid: podUid,
+      podUid,
       chain: this.#chain,
       seq: this.#seq,
-      prev_hash: this.#hash,
-      ts: new Date(clock.now()).toISOString(),
+      prevHash: this.#hash,
+      time: new Date(clock.now()).toISOString(),
       role: use.role,
-      tenant: use.tenant,
-      session: use.session,
+      namespace: use.tenant,
+      sessionId: use.session,
       epoch: use.epoch,
-      tool_use_id: use.toolUseId,
-      server_ref: use.serverRef,
+      toolCallId: use.toolUseId,
+      server: use.serverRef,
       method: use.method,
       tool: use.tool,
-      args_sha256: use.argsSha256,
+      argsSha256: use.argsSha256,
       refs: use.refs?.slice(0, MAX_REFS).map((ref) => ref.slice(0, MAX_REF_LENGTH)),
-      cred_id: use.credId,
-      cred_version: use.credVersion,
+      credential: use.credId,
+      credentialVersion: use.credVersion,
       decision: allowedBy === undefined ? ("deny" as const) : ("allow" as const),
       rule: allowedBy ?? error ?? "UNKNOWN",
-      error: allowedBy === undefined ? undefined : error,
-      upstream_status: use.upstreamStatus,
-      bytes_in: use.bytesIn,
-      bytes_out: use.bytesOut,
-      ms: Math.round(use.ms),
+      code: allowedBy === undefined ? undefined : error,
+      upstreamStatus: use.upstreamStatus,
+      bytesIn: use.bytesIn,
+      bytesOut: use.bytesOut,
+      durationMs: Math.round(use.ms),
       redactions: use.redactions,
     };
     this.#hash = hashOf(record);
@@ -148,24 +152,34 @@ export class AuditLog {
       try {
         this.#deps.sink.write(this.#waiting[0]);
       } catch (error) {
-        this.#deps.logger.error({ err: describeError(error) }, "audit log not written");
+        if (!this.#sinkFails) {
+          this.#deps.logger.error({ err: describeError(error) }, "audit log not written");
+        }
+        this.#sinkFails = true;
         return false;
       }
       this.#waiting.shift();
     }
+    if (this.#sinkFails) this.#deps.logger.info({ chain: this.#chain }, "audit log written again");
+    this.#sinkFails = false;
     return true;
   }
 
   async #checkpoint(): Promise<void> {
-    const { checkpoints, podUid, clock, logger } = this.#deps;
-    const [seq, hash] = [this.#seq, this.#hash];
+    const { checkpoints, logger } = this.#deps;
+    const [chain, seq, hash] = [this.#chain, this.#seq, this.#hash];
     if (seq === this.#checkpointed) return;
-    const ts = new Date(clock.now()).toISOString();
     try {
-      await checkpoints.keepCheckpoint({ chain: this.#chain, podUid, seq, hash, ts });
+      await checkpoints.keepCheckpoint({ chain, seq, hash });
       this.#checkpointed = seq;
+      if (this.#checkpointsFail) logger.info({ chain, seq }, "audit checkpoints kept again");
+      this.#checkpointsFail = false;
     } catch (error) {
-      logger.warn({ err: describeError(error) }, "audit checkpoint not kept; it is tried again");
+      if (!this.#checkpointsFail) {
+        const fields = { chain, seq, err: describeError(error) };
+        logger.warn(fields, "audit checkpoints not kept; they are tried again");
+      }
+      this.#checkpointsFail = true;
     }
   }
 }

@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { Agent, request } from "undici";
 import { z } from "zod";
 import {
+  checkpointResponse,
   ISSUER_TLS_NAME,
   type TokensRequest,
   type TokensResponse,
@@ -10,6 +11,7 @@ import {
   type VaultTokenResponse,
   vaultTokenResponse,
 } from "../protocol/proxy-api.ts";
+import type { AuditCheckpoint, AuditCheckpoints } from "../protocol/proxy-ports.ts";
 import type { Jwks } from "../protocol/tokens.ts";
 import { AppError, ERROR_CODES, type ErrorCode } from "../runtime/errors.ts";
 import { TIMEOUTS } from "./limits.ts";
@@ -43,7 +45,7 @@ export interface IssuerClientOptions {
 }
 
 /** Asks the operator's issuer over TLS with its pinned certificate. */
-export class IssuerClient implements IssuerPort {
+export class IssuerClient implements IssuerPort, AuditCheckpoints {
   readonly #options: IssuerClientOptions;
   readonly #agent: Agent;
 
@@ -68,6 +70,10 @@ export class IssuerClient implements IssuerPort {
 
   async vaultToken(body: VaultTokenRequest): Promise<VaultTokenResponse> {
     return await this.#ask("/v1/vault-tokens", body, vaultTokenResponse);
+  }
+
+  async keepCheckpoint(checkpoint: AuditCheckpoint): Promise<void> {
+    await this.#ask("/v1/audit-checkpoints", checkpoint, checkpointResponse);
   }
 
   async keys(): Promise<Jwks> {

@@ -115,5 +115,5 @@ export function toolPinsKey({ tenant, revision, server }: ToolPinKey): string {
   return `drover:px:pin:${tenant}:${revision}:${server}`;
 }
 
-/** Stream of how far each audit chain had got. */
+/** Stream of how far each audit chain had got, each entry signed by the issuer, which alone writes here. */
 export const auditCheckpointsKey = "drover:px:audit";

@@ -172,7 +172,13 @@ async function startIssuer(
   });
   const caller = { podUid: POD, serviceAccount: `${NAMESPACE}/drover-pool-default` };
   const reviewer = { review: async () => caller };
-  const server = createIssuerServer({ issuer, reviewer, tls, onIssued: () => {} });
+  const server = createIssuerServer({
+    issuer,
+    checkpoints: { keep: async () => {} },
+    reviewer,
+    tls,
+    onIssued: () => {},
+  });
   cleanups.add(async () => await server.close());
   return await server.listen({ host: "127.0.0.1", port: 0 });
 }

@@ -7,10 +7,12 @@ import {
   createSelfSignedCertificate,
   type TlsIdentity,
 } from "../../src/operator/issuer/certificate.ts";
+import { Checkpoints } from "../../src/operator/issuer/checkpoints.ts";
 import { createIssuer } from "../../src/operator/issuer/issuer.ts";
 import { createIssuerServer } from "../../src/operator/issuer/server.ts";
 import { KubeTokenReviewer } from "../../src/operator/issuer/token-review.ts";
 import { ISSUER_TLS_NAME } from "../../src/protocol/proxy-api.ts";
+import { checkpointReader } from "../../src/protocol/signed-checkpoint.ts";
 import {
   AUDIENCES,
   executeClaims,
@@ -38,6 +40,7 @@ afterEach(async () => await cleanups.run());
 async function start(options: { pinned?: TlsIdentity; storeDown?: boolean } = {}) {
   const tls = createSelfSignedCertificate(ISSUER_TLS_NAME, Date.now());
   const outcomes: string[] = [];
+  const kept: string[] = [];
   const key = await generateSigningKey("key-1");
   const store = {
     lease: { token: "lease-1", epoch: 3, owner: "pod-1", terminated: false },
@@ -65,6 +68,17 @@ async function start(options: { pinned?: TlsIdentity; storeDown?: boolean } = {}
       },
       clock: systemClock,
     }),
+    checkpoints: new Checkpoints({
+      key,
+      namespace: "drover-system",
+      store: {
+        appendCheckpoint: async (signed) => {
+          if (options.storeDown === true) throw new AppError("REDIS_UNREACHABLE", "no Redis");
+          kept.push(signed);
+        },
+      },
+      clock: systemClock,
+    }),
     reviewer: new KubeTokenReviewer({
       client: {
         create: async (_type, review) => ({ ...review, status: statusOf(review) }),
@@ -88,7 +102,7 @@ async function start(options: { pinned?: TlsIdentity; storeDown?: boolean } = {}
   cleanups.add(async () => await client.close());
   /** From now on the client is the edge, no more the sidecar of pod-1. */
   const becomeEdge = async () => await writeFile(tokenFile, "edge-token\n");
-  return { client, tokenFile, outcomes, key, store, becomeEdge };
+  return { client, tokenFile, outcomes, kept, key, store, becomeEdge };
 }
 
 function statusOf(review: object) {
@@ -186,6 +200,38 @@ describe("the issuer behind TLS", () => {
       code: "UNAVAILABLE",
       retryable: true,
     });
+  });
+});
+
+describe("checkpoints of the audit", () => {
+  const checkpoint = { chain: "chain-1", seq: 7, hash: "ab".repeat(32) };
+
+  it("are signed for the pod that asks, and kept", async () => {
+    const { client, kept, becomeEdge, outcomes } = await start();
+
+    await client.keepCheckpoint(checkpoint);
+    await becomeEdge();
+    await client.keepCheckpoint({ ...checkpoint, seq: 8 });
+
+    const read = checkpointReader(await client.keys());
+    expect(await Promise.all(kept.map(read))).toEqual([
+      { ...checkpoint, podUid: "pod-1", signedAt: expect.any(Number) },
+      { ...checkpoint, seq: 8, podUid: "edge-1", signedAt: expect.any(Number) },
+    ]);
+    expect(outcomes).toEqual([]);
+  });
+
+  it("are not signed for an unknown token, nor when they cannot be kept", async () => {
+    const { client, kept, tokenFile } = await start();
+    await writeFile(tokenFile, "stolen-token");
+    await expect(client.keepCheckpoint(checkpoint)).rejects.toMatchObject({
+      code: "UNAUTHENTICATED",
+    });
+    const { client: other } = await start({ storeDown: true });
+    await expect(other.keepCheckpoint(checkpoint)).rejects.toMatchObject({
+      code: "REDIS_UNREACHABLE",
+    });
+    expect(kept).toEqual([]);
   });
 });
 

@@ -118,19 +118,18 @@ it("a harness, too, appends to a session that it does not hold, wakes it and rea
   await Promise.all([operator.close(), harness.close()]);
 });
 
-it("proxies keep pins, checkpoints and what they read; the edge the last two; the operator reads that", async () => {
+it("proxies keep pins and what they read, the edge the last; the operator reads that and keeps checkpoints", async () => {
   const ports = (process: RedisProcess) =>
     createRedisSessionPorts({ ...server.as(process), logger: silentLogger });
   const [proxy, edge, operator] = [ports("proxy"), ports("edge"), ports("operator")];
   await Promise.all([proxy, edge, operator].map(untilConnected));
   const pins = { tenant: "team-a", revision: "r1", server: "00" };
-  const checkpoint = { chain: "c", podUid: "p", seq: 1, hash: "00", ts: "2026-01-01T00:00:00Z" };
   const report = (entry: string) => ({ tenant: "team-a", vault: "main", entry });
   const read = { ok: true, reason: "Resolved", message: "", version: "1", ts: 1 };
 
   expect(await proxy.readPins(pins)).toBeNull();
   expect(await proxy.keepPins(pins, { search: "hash" })).toEqual({ search: "hash" });
-  for (const each of [proxy, edge]) await each.keepCheckpoint(checkpoint);
+  await operator.appendCheckpoint("signed");
   await proxy.writeCredentialReport(report("docs"), read);
   await edge.writeCredentialReport(report("git"), read);
   const reports = await operator.readCredentialReports("team-a", "main");

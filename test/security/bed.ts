@@ -10,6 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseEvent } from "../../src/harness/stored-events.ts";
 import { createSelfSignedCertificate } from "../../src/operator/issuer/certificate.ts";
+import { Checkpoints } from "../../src/operator/issuer/checkpoints.ts";
 import { createIssuer } from "../../src/operator/issuer/issuer.ts";
 import { createIssuerServer } from "../../src/operator/issuer/server.ts";
 import { ISSUER_TLS_NAME } from "../../src/protocol/proxy-api.ts";
@@ -20,7 +21,11 @@ import { systemClock } from "../../src/runtime/clock.ts";
 import { AppError } from "../../src/runtime/errors.ts";
 import { silentLogger } from "../../src/runtime/logger.ts";
 import { systemRng } from "../../src/runtime/rng.ts";
-import { connectRedisSessionStore } from "../../src/sessions/redis/redis-session-store.ts";
+import {
+  connectRedisSessionStore,
+  createRedisSessionPorts,
+  type RedisSessionPorts,
+} from "../../src/sessions/redis/redis-session-store.ts";
 import type { RedisProcess } from "../../src/sessions/redis/users.ts";
 import type { SessionRef, SessionStore } from "../../src/sessions/session-log.ts";
 import { freePort } from "../fakes/redis-server.ts";
@@ -65,6 +70,7 @@ export class CredentialBed {
   readonly #key: SigningKey;
   /** The operator's user may not read what was said. */
   readonly #reader: SessionStore["log"];
+  readonly #records: RedisSessionPorts;
   readonly #stop = new AbortController();
   #sandboxes = 0;
 
@@ -92,8 +98,11 @@ export class CredentialBed {
     };
     const store = await connect("operator");
     const reader = (await connect("harness")).log;
+    const records = createRedisSessionPorts({ ...redis.as("operator"), logger: silentLogger });
+    cleanups.add(async () => records.close());
     const sidecarPort = await freePort();
-    return new CredentialBed({ cleanups, folder, key, redis, vault, store, reader, sidecarPort });
+    const servers = { redis, vault, store, reader, records };
+    return new CredentialBed({ cleanups, folder, key, ...servers, sidecarPort });
   }
 
   private constructor(parts: {
@@ -104,6 +113,7 @@ export class CredentialBed {
     vault: VaultServer;
     store: SessionStore;
     reader: SessionStore["log"];
+    records: RedisSessionPorts;
     sidecarPort: number;
   }) {
     this.cleanups = parts.cleanups;
@@ -113,6 +123,7 @@ export class CredentialBed {
     this.vault = parts.vault;
     this.store = parts.store;
     this.#reader = parts.reader;
+    this.#records = parts.records;
     this.sidecarPort = parts.sidecarPort;
   }
 
@@ -204,6 +215,12 @@ export class CredentialBed {
         leases: this.store.ports,
         snapshots: this.store.ports,
         bindings: this.store.ports,
+        clock: systemClock,
+      }),
+      checkpoints: new Checkpoints({
+        key: this.#key,
+        namespace: NAMESPACE,
+        store: this.#records,
         clock: systemClock,
       }),
       // In a cluster the API server says whose token it is.

@@ -34,6 +34,7 @@ export const CASES: Readonly<Record<string, string>> = {
   T68: "What a tool, a model or a file makes a terminal do",
   T75: "Answers that cost far more than their bytes, and many of them at once",
   T76: "What the operator's account may make, change and delete",
+  T80: "An audit log that somebody else wrote, cut, or took from another pod",
 };
 
 const FOLDERS = ["test/security", "test/security/api"];

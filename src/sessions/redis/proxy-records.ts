@@ -1,8 +1,7 @@
 import type { Redis } from "ioredis";
 import { z } from "zod";
 import type {
-  AuditCheckpoint,
-  AuditCheckpoints,
+  CheckpointStore,
   ToolPinKey,
   ToolPinStore,
   ToolPins,
@@ -11,13 +10,13 @@ import { AppError } from "../../runtime/errors.ts";
 import { auditCheckpointsKey, toolPinsKey } from "../keys.ts";
 
 const PINS_SECONDS = 90 * 24 * 3600;
-/** A pod keeps one in 5 s at most: a day of 100 busy pods is a tenth more. */
-const MAX_CHECKPOINTS = 2_000_000;
+/** A pod has one in 5 s at most: half a day of 100 busy pods, and half a gigabyte. */
+const MAX_CHECKPOINTS = 1_000_000;
 
 const storedPins = z.record(z.string(), z.string());
 
-/** What proxies keep: one string of pins for each revision and server, one stream of checkpoints. */
-export class RedisProxyRecords implements ToolPinStore, AuditCheckpoints {
+/** One string of pins for each revision and server, of the proxies; one stream of checkpoints, of the issuer. */
+export class RedisProxyRecords implements ToolPinStore, CheckpointStore {
   readonly #connection: Redis;
 
   constructor(connection: Redis) {
@@ -41,10 +40,9 @@ export class RedisProxyRecords implements ToolPinStore, AuditCheckpoints {
     return parse(name, json);
   }
 
-  async keepCheckpoint({ chain, podUid, seq, hash, ts }: AuditCheckpoint): Promise<void> {
+  async appendCheckpoint(signed: string): Promise<void> {
     const limit = ["MAXLEN", "~", MAX_CHECKPOINTS] as const;
-    const fields = ["chain", chain, "pod_uid", podUid, "seq", seq, "hash", hash, "ts", ts];
-    await this.#connection.xadd(auditCheckpointsKey, ...limit, "*", ...fields);
+    await this.#connection.xadd(auditCheckpointsKey, ...limit, "*", "checkpoint", signed);
   }
 }
 

@@ -1,5 +1,5 @@
 import type { Redis } from "ioredis";
-import type { AuditCheckpoints, ToolPinStore } from "../../protocol/proxy-ports.ts";
+import type { CheckpointStore, ToolPinStore } from "../../protocol/proxy-ports.ts";
 import type {
   CredentialReportReader,
   CredentialReportWriter,
@@ -108,7 +108,7 @@ export interface RedisSessionPorts
     CredentialReportReader,
     CredentialReportWriter,
     ToolPinStore,
-    AuditCheckpoints {
+    CheckpointStore {
   close(): void;
 }
 
@@ -137,8 +137,8 @@ export function createRedisSessionPorts(
       guarded("reading reports on credentials", reports.readCredentialReports(tenant, vault)),
     readPins: (key) => guarded("reading pinned tools", records.readPins(key)),
     keepPins: (key, pins) => guarded("pinning tools", records.keepPins(key, pins)),
-    keepCheckpoint: (checkpoint) =>
-      guarded("keeping an audit checkpoint", records.keepCheckpoint(checkpoint)),
+    appendCheckpoint: (signed) =>
+      guarded("keeping an audit checkpoint", records.appendCheckpoint(signed)),
     close: () => connection.disconnect(),
   };
 }

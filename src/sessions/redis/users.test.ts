@@ -12,7 +12,7 @@ const WORK: Record<RedisProcess, { scripts: ScriptName[]; commands: string[] }> 
     scripts: ["create", "append", "wake", "delete", "ack-state", "register-pool"],
     commands: words(`
       acl|dryrun eval evalsha wait config|get spublish
-      blpop hmget hgetall get hdel set del exists sadd srem smembers
+      blpop hmget hgetall get hdel set del exists sadd srem smembers xadd
     `),
   },
   harness: {
@@ -22,8 +22,8 @@ const WORK: Record<RedisProcess, { scripts: ScriptName[]; commands: string[] }> 
       blpop hmget get xrange xrevrange zadd zrange zrem
     `),
   },
-  proxy: { scripts: [], commands: words("hmget get set hset expire xadd") },
-  edge: { scripts: [], commands: words("hmget get hset expire xadd") },
+  proxy: { scripts: [], commands: words("hmget get set hset expire") },
+  edge: { scripts: [], commands: words("hmget get hset expire") },
 };
 
 /** Redis commands a script calls, those of the functions it uses included. */
@@ -101,7 +101,7 @@ describe("the commands of a user", () => {
 
 it("a line begins anew, so that an older right of the user is gone", () => {
   expect(userLine("edge", "#00")).toBe(
-    "user edge reset on #00 %R~drover:{*:m %R~drover:s:{* %R~drover:px:bind:* %W~drover:px:cred:* %W~drover:px:audit +client|setname +info +select +expire +get +hmget +hset +xadd",
+    "user edge reset on #00 %R~drover:{*:m %R~drover:s:{* %R~drover:px:bind:* %W~drover:px:cred:* +client|setname +info +select +expire +get +hmget +hset",
   );
   expect(usersFile().match(/^user \w+ reset on >[A-Z]+_PASSWORD /gm)).toHaveLength(4);
 });

@@ -31,7 +31,10 @@ const OPERATOR_TABLES = ["hands", "hbell", "state", "sbell"].map(
 );
 
 const USERS: Readonly<Record<RedisProcess, User>> = {
-  /** Writes logs, and reads of them nothing but their meta: no conversation, in a script neither. */
+  /**
+   * Writes logs, and reads of them nothing but their meta: no conversation, in a script neither. As the
+   * issuer it appends to the audit's checkpoints, and cannot delete them.
+   */
   operator: {
     keys: ["~drover:{*", "~drover:s:{*", "~drover:cfg:*", "~drover:px:bind:*"],
     channels: ["&drover:{*"],
@@ -64,8 +67,9 @@ const USERS: Readonly<Record<RedisProcess, User>> = {
         "%R~drover:cfg:*",
         "%R~drover:px:bind:*",
         "%R~drover:px:cred:*",
+        "%W~drover:px:audit",
       ],
-      commands: ["blpop", "get", "hget", "hgetall", "hmget", "smembers"],
+      commands: ["blpop", "get", "hget", "hgetall", "hmget", "smembers", "xadd"],
     },
   },
   /** Everything in a log but its removal; a snapshot, which says what a session may, only to read. */
@@ -99,34 +103,22 @@ const USERS: Readonly<Record<RedisProcess, User>> = {
       "zrem",
     ],
   },
-  /** Reads leases and snapshots; writes what it found of credentials and tools, and its audit. */
+  /** Reads leases and snapshots; writes what it found of credentials and tools. */
   proxy: {
-    keys: [
-      "%R~drover:{*:m",
-      "%R~drover:s:{*",
-      "%W~drover:px:cred:*",
-      "~drover:px:pin:*",
-      "%W~drover:px:audit",
-    ],
-    commands: [...CONNECTING, "expire", "get", "hmget", "hset", "set", "xadd"],
+    keys: ["%R~drover:{*:m", "%R~drover:s:{*", "%W~drover:px:cred:*", "~drover:px:pin:*"],
+    commands: [...CONNECTING, "expire", "get", "hmget", "hset", "set"],
   },
   /** As the proxy, without tools, and it reads which sandbox is bound to which session. */
   edge: {
-    keys: [
-      "%R~drover:{*:m",
-      "%R~drover:s:{*",
-      "%R~drover:px:bind:*",
-      "%W~drover:px:cred:*",
-      "%W~drover:px:audit",
-    ],
-    commands: [...CONNECTING, "expire", "get", "hmget", "hset", "xadd"],
+    keys: ["%R~drover:{*:m", "%R~drover:s:{*", "%R~drover:px:bind:*", "%W~drover:px:cred:*"],
+    commands: [...CONNECTING, "expire", "get", "hmget", "hset"],
   },
 };
 
 /** Names of the commands a process may send or call in a script, `config|get` for a part of one. */
 export function commandsOf(process: RedisProcess): readonly string[] {
   const { commands, more } = USERS[process];
-  return [...commands, ...(more?.commands ?? [])];
+  return [...new Set([...commands, ...(more?.commands ?? [])])];
 }
 
 /**

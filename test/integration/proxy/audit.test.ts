@@ -1,6 +1,12 @@
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterEach, describe, expect, it } from "@jest/globals";
+import { signCheckpoint } from "../../../src/protocol/signed-checkpoint.ts";
+import { generateSigningKey, type SigningKey } from "../../../src/protocol/tokens.ts";
+import { auditRecord } from "../../../src/proxy/audit-record.ts";
 import { AuditVerification } from "../../../src/proxy/audit-verify.ts";
 import { Cleanups, eventually, POD, type Rig, SESSION, startUpstream } from "./rig.ts";
 import { call, result, sendJson, sessionWithServer } from "./session-with-server.ts";
@@ -36,30 +42,30 @@ describe("the audit log of the proxy", () => {
     expect(tool).toMatchObject({
       audit: true,
       seq: 1,
-      pod_uid: POD,
-      tenant: "team-a",
-      session: SESSION,
+      podUid: POD,
+      namespace: "team-a",
+      sessionId: SESSION,
       epoch: 1,
       role: "mcp",
-      tool_use_id: "toolu_1",
-      server_ref: "docs",
+      toolCallId: "toolu_1",
+      server: "docs",
       method: "tools/call",
       tool: "echo",
-      args_sha256: createHash("sha256").update('{"amount":12,"note":"the-argument"}').digest("hex"),
-      cred_id: "main/docs",
-      cred_version: expect.any(String),
+      argsSha256: createHash("sha256").update('{"amount":12,"note":"the-argument"}').digest("hex"),
+      credential: "main/docs",
+      credentialVersion: expect.any(String),
       decision: "allow",
       rule: "always_allow",
-      upstream_status: 200,
+      upstreamStatus: 200,
       redactions: 1,
     });
-    expect(tool?.["bytes_in"]).toBeGreaterThan(100);
-    expect(tool?.["bytes_out"]).toBeGreaterThan(50);
+    expect(tool?.["bytesIn"]).toBeGreaterThan(100);
+    expect(tool?.["bytesOut"]).toBeGreaterThan(50);
     expect(messages).toMatchObject({
       role: "model",
-      server_ref: "model",
+      server: "model",
       method: "/v1/messages",
-      cred_id: "model-key",
+      credential: "model-key",
       decision: "allow",
       redactions: 1,
     });
@@ -108,8 +114,8 @@ describe("the audit log of the proxy", () => {
 
     expect(recordsOf(rig)[0]).toMatchObject({
       decision: "allow",
-      error: "UPSTREAM_REFUSED",
-      upstream_status: 307,
+      code: "UPSTREAM_REFUSED",
+      upstreamStatus: 307,
     });
   });
 
@@ -138,7 +144,7 @@ describe("the audit log of the proxy", () => {
 });
 
 describe("drover audit verify", () => {
-  async function verify(lines: readonly string[], args: readonly string[] = []) {
+  async function verify(lines: readonly string[], args: readonly string[]) {
     const child = spawn(process.execPath, ["src/cmd/drover.ts", "audit", "verify", ...args], {
       stdio: ["pipe", "pipe", "pipe"],
     });
@@ -159,13 +165,14 @@ describe("drover audit verify", () => {
     await eventually("the records", () => rig.auditLines.length === 3);
     const [first, , third] = rig.auditLines;
 
-    const whole = await verify([...rig.logLines, ...rig.auditLines]);
-    const cut = await verify([first ?? "", third ?? ""]);
-    const none = await verify(rig.logLines);
+    const alone = ["--consistency-only"];
+    const whole = await verify([...rig.logLines, ...rig.auditLines], alone);
+    const cut = await verify([first ?? "", third ?? ""], alone);
+    const none = await verify(rig.logLines, alone);
 
     expect(whole).toEqual({
       code: 0,
-      output: expect.stringMatching(/ends at 3:[0-9a-f]{64}\n3 records, 1 chains, 0 problems\n$/),
+      output: expect.stringMatching(/ends at 3:[0-9a-f]{64}\n3 records, 1 chains, 0 problems\n/),
     });
     expect(cut).toEqual({ code: 1, output: expect.stringContaining("record 3 follows 1") });
     expect(none).toEqual({ code: 1, output: expect.stringContaining("0 records") });
@@ -174,5 +181,61 @@ describe("drover audit verify", () => {
     expect((await verify(rig.auditLines, ["--checkpoint", checkpoint])).code).toBe(0);
     expect((await verify([first ?? ""], ["--checkpoint", checkpoint])).code).toBe(1);
     expect((await verify([], ["--checkpoint", "x"])).code).toBe(2);
+  });
+
+  it("is content with checkpoints that the issuer signed, of this pod, and with no others", async () => {
+    const { rig } = await sessionWithServer(cleanups, TOKEN);
+    for (let each = 0; each < 3; each += 1) await rig.post("/mcp/docs", call("echo"));
+    await eventually("the records", () => rig.auditLines.length === 3);
+    const { chain, hash } = auditRecord.parse(JSON.parse(rig.auditLines[2] ?? ""));
+    const folder = await mkdtemp(join(tmpdir(), "drover-audit-"));
+    cleanups.add(async () => await rm(folder, { recursive: true }));
+    const file = async (name: string, text: string) => {
+      await writeFile(join(folder, name), text);
+      return join(folder, name);
+    };
+    const other = await generateSigningKey("key-0");
+    const keys = await Promise.all(
+      [other, rig.key].map((key) =>
+        file(`${key.kid}.json`, JSON.stringify({ keys: [key.publicJwk] })),
+      ),
+    );
+    const signedBy = async (key: SigningKey) =>
+      await signCheckpoint(key, { podUid: POD, chain, seq: 3, hash, signedAt: 0 });
+    // As redis-cli prints an entry of the stream.
+    const entry = (signed: string) => `1700000000000-0\ncheckpoint\n${signed}\n`;
+    const good = await file("good", entry(await signedBy(rig.key)));
+    const forged = await file("forged", entry(await signedBy({ ...other, kid: rig.key.kid })));
+    const by = (checkpoints: string, pod = POD) => [
+      ...keys.flatMap((key) => ["--keys", key]),
+      "--checkpoints",
+      checkpoints,
+      "--pod",
+      pod,
+    ];
+
+    const whole = await verify(rig.auditLines, by(good));
+    const wrong = await verify(rig.auditLines, by(forged));
+    const strange = await verify(rig.auditLines, by(good, "pod-2"));
+
+    expect(whole).toEqual({ code: 0, output: expect.stringMatching(/, 0 problems\n$/) });
+    expect(wrong.code).toBe(1);
+    expect(wrong.output).toContain("no good checkpoint, the first: line 3: it is not signed by");
+    expect(strange.code).toBe(1);
+    expect(strange.output).toContain("of another pod than was asked for");
+    expect((await verify(rig.auditLines, ["--checkpoints", good])).code).toBe(2);
+    expect((await verify(rig.auditLines, by(join(folder, "none")))).code).toBe(2);
+  });
+
+  it("does not look content without checkpoints, unless that is asked for", async () => {
+    const { rig } = await sessionWithServer(cleanups, TOKEN);
+    await rig.post("/mcp/docs", call("echo"));
+    await eventually("the record", () => rig.auditLines.length === 1);
+
+    const bare = await verify(rig.auditLines, []);
+
+    expect(bare.code).toBe(1);
+    expect(bare.output).toContain("0 problems\nno checkpoints were given");
+    expect((await verify(rig.auditLines, ["--consistency-only"])).code).toBe(0);
   });
 });

@@ -79,6 +79,7 @@ beforeAll(async () => {
       bindings: store.ports,
       clock: systemClock,
     }),
+    checkpoints: { keep: async () => {} },
     reviewer: {
       review: async () => ({ podUid: "edge-1", serviceAccount: "drover-system/drover-edge" }),
     },

@@ -171,7 +171,7 @@ describe("an MCP server that makes requests of its own without end", () => {
 
     expect(stream.end).toBe("broken off");
     await eventually("the record", () =>
-      rig.auditLines.some((line) => line.includes('"error":"UPSTREAM_REFUSED"')),
+      rig.auditLines.some((line) => line.includes('"code":"UPSTREAM_REFUSED"')),
     );
     expect(seen.refusals).toBeLessThanOrEqual(16);
   });
@@ -195,12 +195,12 @@ describe("an MCP server that makes requests of its own without end", () => {
     const records = rig.auditLines.map((line) => JSON.parse(line) as Record<string, unknown>);
     const refusal = {
       role: "mcp",
-      session: SESSION,
-      server_ref: "docs",
-      cred_id: "main/docs",
+      sessionId: SESSION,
+      server: "docs",
+      credential: "main/docs",
       decision: "allow",
       rule: "refusal",
-      upstream_status: 202,
+      upstreamStatus: 202,
     };
     expect(records).toEqual([
       expect.objectContaining({ ...refusal, method: "roots/list" }),

@@ -83,8 +83,8 @@ describe("the MCP role with a real server", () => {
     const record = rig.auditLines
       .map((line) => JSON.parse(line))
       .find(({ tool }) => tool === "echo");
-    expect(record).toMatchObject({ decision: "allow", upstream_status: 200 });
-    expect(record).not.toHaveProperty("cred_id");
+    expect(record).toMatchObject({ decision: "allow", upstreamStatus: 200 });
+    expect(record).not.toHaveProperty("credential");
   });
 
   it("refuses a tool that is not enabled, without asking the server", async () => {

@@ -6,15 +6,23 @@ import { join } from "node:path";
 import { afterEach, describe, expect, it } from "@jest/globals";
 import { Redis } from "ioredis";
 import { createSelfSignedCertificate } from "../../../src/operator/issuer/certificate.ts";
+import { Checkpoints } from "../../../src/operator/issuer/checkpoints.ts";
 import { createIssuer } from "../../../src/operator/issuer/issuer.ts";
 import { createIssuerServer } from "../../../src/operator/issuer/server.ts";
 import { ISSUER_TLS_NAME, tokensResponse } from "../../../src/protocol/proxy-api.ts";
-import { generateSigningKey } from "../../../src/protocol/tokens.ts";
+import {
+  checkpointReader,
+  type SignedCheckpoint,
+} from "../../../src/protocol/signed-checkpoint.ts";
+import { generateSigningKey, type SigningKey } from "../../../src/protocol/tokens.ts";
 import { AuditVerification } from "../../../src/proxy/audit-verify.ts";
 import { systemClock } from "../../../src/runtime/clock.ts";
 import { silentLogger } from "../../../src/runtime/logger.ts";
 import { systemRng } from "../../../src/runtime/rng.ts";
-import { connectRedisSessionStore } from "../../../src/sessions/redis/redis-session-store.ts";
+import {
+  connectRedisSessionStore,
+  createRedisSessionPorts,
+} from "../../../src/sessions/redis/redis-session-store.ts";
 import { aSnapshot } from "../../builders/snapshot.ts";
 import { startRedis } from "../../fakes/redis-server.ts";
 import { FIXTURE_POOL, newRef, newSession } from "../../fakes/session-fixtures.ts";
@@ -90,13 +98,11 @@ async function untilReady(port: number, output: string[]): Promise<void> {
   }
 }
 
-/** `chain:seq:hash`, as `drover audit verify` takes it. */
-async function lastCheckpoint(url: string): Promise<string> {
+async function lastCheckpoint(url: string, key: SigningKey): Promise<SignedCheckpoint> {
   const client = new Redis(url);
   try {
     const [last] = await client.xrevrange("drover:px:audit", "+", "-", "COUNT", 1);
-    const [, chain, , , , seq, , hash] = last?.[1] ?? [];
-    return `${chain}:${seq}:${hash}`;
+    return await checkpointReader({ keys: [key.publicJwk] })(last?.[1][1] ?? "");
   } finally {
     client.disconnect();
   }
@@ -109,9 +115,18 @@ describe("drover proxy", () => {
     const directory = await mkdtemp(join(tmpdir(), "drover-proxy-process-"));
     cleanups.add(async () => await rm(directory, { recursive: true }));
     const tls = createSelfSignedCertificate(ISSUER_TLS_NAME, Date.now());
+    const key = await generateSigningKey("key-1");
+    const proxyRecords = createRedisSessionPorts({ url: redis.url, logger: silentLogger });
+    cleanups.add(async () => proxyRecords.close());
     const issuer = createIssuerServer({
+      checkpoints: new Checkpoints({
+        key,
+        namespace: "drover-system",
+        store: proxyRecords,
+        clock: systemClock,
+      }),
       issuer: createIssuer({
-        key: await generateSigningKey("key-1"),
+        key,
         namespace: "drover-system",
         leases: store.ports,
         snapshots: store.ports,
@@ -182,7 +197,11 @@ describe("drover proxy", () => {
     for (const line of output.join("").split("\n")) verification.add(line);
     const { records, heads, problems } = verification.report();
     expect({ records, problems }).toEqual({ records: 2, problems: [] });
-    expect(await lastCheckpoint(redis.url)).toBe(`${heads[0]?.chain}:2:${heads[0]?.hash}`);
+    expect(await lastCheckpoint(redis.url, key)).toMatchObject({
+      ...heads[0],
+      podUid: POD,
+      seq: 2,
+    });
   });
 
   it("lists every setting it lacks and exits with 2", async () => {

@@ -133,7 +133,6 @@ describe("an MCP server that changes its tools", () => {
     expect(one).toEqual(other);
     expect(await ports.readPins(key)).toEqual(one);
     expect(await ports.readPins({ ...key, revision: "r2" })).toBeNull();
-    await ports.keepCheckpoint({ chain: "c", podUid: "p", seq: 1, hash: "h", ts: "now" });
 
     const first = await withTools([tool("a")], { toolPins: ports });
     expect(await list(first.rig)).toEqual(["a"]);

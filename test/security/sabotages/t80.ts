@@ -1,0 +1,98 @@
+import type { Sabotage } from "../sabotage.ts";
+
+const test = "test/security/t80-audit-chains.test.ts";
+
+export const sabotages: readonly Sabotage[] = [
+  {
+    case: "T80",
+    defence: "A chain that has no checkpoint is reported",
+    file: "src/proxy/audit-verify.ts",
+    find: "|| unproven === undefined) return undefined;",
+    replace: "|| unproven === undefined || !isProven) return undefined;",
+    test,
+    name: "a harness made up",
+  },
+  {
+    case: "T80",
+    defence: "Records behind the last checkpoint are reported once it is overdue",
+    file: "src/proxy/audit-verify.ts",
+    find: "<= FRESH_MS;",
+    replace: "<= Number.POSITIVE_INFINITY;",
+    test,
+    name: "added to the proxy's own chain",
+  },
+  {
+    case: "T80",
+    defence: "A checkpoint beyond the records of its chain shows that they were cut",
+    file: "src/proxy/audit-verify.ts",
+    find: "if (checkpoint.seq <= end ||",
+    replace: "if (checkpoint.seq > end ||",
+    test,
+    name: "whose end is cut",
+  },
+  {
+    case: "T80",
+    defence: "Who asks for one pod is told that the records are of another",
+    file: "src/proxy/audit-verify.ts",
+    find: "if (this.#pods?.has(last.podUid) === false) {",
+    replace: "if (last.podUid === undefined) {",
+    test,
+    name: "stand for those of the one asked for",
+  },
+  {
+    case: "T80",
+    defence: "A checkpoint holds for the pod that the issuer signed it for",
+    file: "src/proxy/audit-verify.ts",
+    find: "known.filter((one) => one.podUid === undefined || one.podUid === podUid)",
+    replace: "known.filter((one) => one.podUid === undefined || podUid !== undefined)",
+    test,
+    name: "another pod's proxy",
+  },
+  {
+    case: "T80",
+    defence: "A log without checkpoints does not look verified unless that was asked for",
+    file: "src/cmd/audit-verify.ts",
+    find: "isProof || options.consistencyOnly === true;",
+    replace: "isProof || options.consistencyOnly !== true;",
+    test,
+    name: "without checkpoints",
+  },
+  {
+    case: "T80",
+    defence: "The issuer signs checkpoints for proxies and for nobody else",
+    file: "src/operator/issuer/checkpoints.ts",
+    find: "if (!isProxy(caller, namespace)) {",
+    replace: "if (!isProxy(caller, namespace) && caller.podUid === undefined) {",
+    test,
+    name: "not signed for a harness",
+  },
+  {
+    case: "T80",
+    defence: "The issuer signs so many checkpoints of a pod in a minute",
+    file: "src/operator/issuer/checkpoints.ts",
+    find: "if (count >= MAX_PER_MINUTE) {",
+    replace: "if (count < 0) {",
+    test,
+    name: "some times a minute",
+  },
+  {
+    case: "T80",
+    defence:
+      "A checkpoint counts by its signature alone, by a key of the issuer and in the fixed algorithm",
+    file: "src/protocol/signed-checkpoint.ts",
+    find: "const { payload } = await jwtVerify(signed, keys, {",
+    replace:
+      'const payload: unknown = JSON.parse(Buffer.from(signed.split(".")[1] ?? "", "base64url").toString());\n      void jwtVerify(signed, keys, {',
+    test,
+    name: "did not sign",
+  },
+  {
+    case: "T80",
+    defence: "A proxy's user of Redis cannot reach the stream of checkpoints",
+    file: "src/sessions/redis/users.ts",
+    find: '"~drover:px:pin:*"],\n    commands: [',
+    replace: '"~drover:px:pin:*", "~drover:px:audit"],\n    commands: ["xadd", ',
+    test,
+    name: "a proxy's own user of Redis",
+  },
+];
