@@ -11,6 +11,8 @@ export interface LogState {
   /** Id and time of the last event. */
   lid: string;
   lts: number;
+  /** Its chain value, as `<seq>:<value>`; see chain.ts. */
+  ch: string;
   /** Lease epoch; rises with each claim. */
   ep: number;
   /** Lease token, '' when nobody holds the session. */
@@ -73,8 +75,8 @@ export interface Applied<Reply> {
 export interface Surroundings {
   /** Epoch ms of the store's clock. */
   now: number;
-  /** Id of the event at this seq, if the log has it. */
-  idAt: (seq: Seq) => string | undefined;
+  /** The event at this seq, if the log has it. */
+  eventAt: (seq: Seq) => Pick<StoredEvent, "id" | "chain"> | undefined;
 }
 
 export interface CreateOp {
@@ -131,20 +133,18 @@ export type AppendReply =
   | { word: "MORE"; seq: Seq }
   | { word: "NOSESSION" | "CLOSED" | "QUARANTINED" };
 export type LeasedAppendReply =
-  | { word: "OK"; first: Seq; last: Seq }
-  | { word: "DUP"; first: Seq; last: Seq }
-  | { word: "MORE"; seq: Seq }
-  | { word: "REWOUND"; tail: Position }
+  /** `chain` is that of the last event. */
+  | { word: "OK" | "DUP"; first: Seq; last: Seq; chain: string }
+  | { word: "MORE" | "REWOUND"; seq: Seq }
   | { word: "FENCED" | "NOSESSION" };
-export type BarrierReply =
-  | { word: "OK" | "FENCED" | "NOSESSION" }
-  | { word: "REWOUND"; tail: Position };
+export type BarrierReply = { word: "OK" | "FENCED" | "NOSESSION" } | { word: "REWOUND"; seq: Seq };
 export type ReleaseReply = { word: "OK" | "FENCED" | "NOSESSION" } | { word: "MORE"; seq: Seq };
 export type WakeReply = { word: "OK" | "NOSESSION" | "CLOSED" };
 export interface Claimed {
   epoch: number;
   token: string;
-  pos: Position;
+  /** Of the log's last event. */
+  seq: Seq;
   takeover: number;
   previousOwner: string;
 }

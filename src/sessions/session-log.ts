@@ -18,11 +18,17 @@ export interface SessionRef {
   id: string;
 }
 
-/** Log-matching cursor: equal (seq, id) proves an equal prefix. `{seq: 0, id: ""}` is the start. */
+/**
+ * A place in a log: two logs that have the same one are the same up to there. `chain` proves it, '' for
+ * an event of a version that knew no chain values. The start is `{seq: 0, id: "", chain: ""}`.
+ */
 export interface Position {
   seq: Seq;
   id: string;
+  chain: string;
 }
+
+export const START: Position = { seq: 0, id: "", chain: "" };
 
 export interface NewEvent {
   id: string;
@@ -36,6 +42,8 @@ export interface StoredEvent extends NewEvent {
   epoch: number;
   /** Epoch ms of the log's clock, never decreasing within a log. */
   ts: number;
+  /** See `Position`. */
+  chain: string;
 }
 
 /** `applied`: survives the death of any worker. `committed`: survives what the pool's `commit` mode says. */

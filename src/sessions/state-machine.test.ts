@@ -1,11 +1,12 @@
 import { describe, expect, it } from "@jest/globals";
 import { event, message } from "../../test/fakes/session-fixtures.ts";
+import { chainAt } from "./chain.ts";
 import type { ClaimOp, ClaimSurroundings, LeasedAppendOp, LogState } from "./log-state.ts";
-import type { Release, StoredEvent } from "./session-log.ts";
+import { type Release, START, type StoredEvent } from "./session-log.ts";
 import * as rules from "./state-machine.ts";
 
 const NOW = 1_000_000;
-const around = { now: NOW, idAt: () => undefined };
+const around = { now: NOW, eventAt: () => undefined };
 
 function created(overrides: Partial<LogState> = {}): LogState {
   const op = { gen: "g", src: "manifest", wake: true, events: [message("1")] } as const;
@@ -40,7 +41,7 @@ function batch(state: LogState, overrides: Partial<LeasedAppendOp> = {}): Leased
   return {
     token: state.tok,
     n: state.wn + 1,
-    prev: { seq: state.seq, id: state.lid },
+    prev: { seq: state.seq, id: state.lid, chain: chainAt(state.ch, state.seq) },
     onlyIfTail: false,
     release: null,
     events: [event("tool.result")],
@@ -163,11 +164,7 @@ describe("giving up", () => {
     const release = { kind: "idle", why: "end_turn" } as const;
 
     const asked = rules.release(state, { token: state.tok, seen: 0, release }, around);
-    const written = rules.appendLeased(
-      state,
-      batch(state, { prev: { seq: 0, id: "" }, release }),
-      around,
-    );
+    const written = rules.appendLeased(state, batch(state, { prev: START, release }), around);
 
     expect(asked).toEqual({ state, reply: { word: "MORE", seq: 1 }, appended: [] });
     expect(written).toEqual({ state, reply: { word: "MORE", seq: 1 }, appended: [] });

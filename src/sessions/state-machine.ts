@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { chainAt, chainValue } from "./chain.ts";
 import type {
   AppendOp,
   AppendReply,
@@ -124,11 +125,13 @@ export function appendLeased(
   const repeated = op.n === state.wn && op.events[0]?.id === state.wid;
   const held = holds(state, op.token);
   if (repeated && (held || gaveUp(state, op.token))) {
-    return unchanged(state, { word: "DUP", first: state.ws, last: state.ws + state.wc - 1 });
+    const [first, last] = [state.ws, state.ws + state.wc - 1];
+    const chain = at.eventAt(last)?.chain ?? "";
+    return unchanged(state, { word: "DUP", first, last, chain });
   }
   if (!held) return unchanged(state, { word: "FENCED" });
   if (!matches(state, op.prev, at) || op.n !== state.wn + 1) {
-    return unchanged(state, { word: "REWOUND", tail: { seq: state.seq, id: state.lid } });
+    return unchanged(state, { word: "REWOUND", seq: state.seq });
   }
   const unseen = state.seq > op.prev.seq;
   if (unseen && (op.onlyIfTail || op.release?.kind === "idle")) {
@@ -151,7 +154,8 @@ export function appendLeased(
     op.release === null
       ? setStatus(written, "running", "", at.now)
       : giveUp(written, op.release, unseen, at.now);
-  return { state: next, reply: { word: "OK", first, last: next.seq }, appended };
+  const chain = appended.at(-1)?.chain ?? "";
+  return { state: next, reply: { word: "OK", first, last: next.seq, chain }, appended };
 }
 
 /** Takes a session whose `due` has come; the caller looks for such sessions in order of `due`. */
@@ -213,7 +217,7 @@ function give(state: LogState, op: ClaimOp, now: number): Applied<ClaimReply> {
       word: "OK",
       epoch: ep,
       token,
-      pos: { seq: state.seq, id: state.lid },
+      seq: state.seq,
       takeover: taken ? state.tk : 0,
       previousOwner: state.own,
     },
@@ -296,7 +300,7 @@ export function barrier(
   if (state === null) return unchanged(state, { word: "NOSESSION" });
   if (!holds(state, op.token)) return unchanged(state, { word: "FENCED" });
   if (!matches(state, op.prev, at)) {
-    return unchanged(state, { word: "REWOUND", tail: { seq: state.seq, id: state.lid } });
+    return unchanged(state, { word: "REWOUND", seq: state.seq });
   }
   return unchanged(state, { word: "OK" });
 }
@@ -346,7 +350,7 @@ export function expiredKeys(
 }
 
 /** Fields that states written by earlier versions do not have. */
-export const NEW_FIELDS = { wt: "", kl: "", dt: "", qr: false } as const;
+export const NEW_FIELDS = { ch: "", wt: "", kl: "", dt: "", qr: false } as const;
 
 const KEYS_A_CALL = 4;
 const KEY_LIFE_MS = 24 * 60 * 60 * 1000;
@@ -362,17 +366,16 @@ function append(
   now: number,
 ): { state: LogState; appended: StoredEvent[] } {
   const ts = Math.max(now, state.lts);
-  const appended = events.map((event, i) => ({
-    id: event.id,
-    type: event.type,
-    data: event.data,
-    seq: state.seq + 1 + i,
-    epoch,
-    ts,
-  }));
+  let chain = chainAt(state.ch, state.seq);
+  const appended = events.map((event, i): StoredEvent => {
+    const { id, type, data } = event;
+    chain = chainValue(chain, event);
+    return { id, type, data, seq: state.seq + 1 + i, epoch, ts, chain };
+  });
   const last = appended.at(-1);
   if (last === undefined) return { state, appended };
-  return { state: { ...state, seq: last.seq, lid: last.id, lts: ts }, appended };
+  const ch = `${last.seq}:${chain}`;
+  return { state: { ...state, seq: last.seq, lid: last.id, lts: ts, ch }, appended };
 }
 
 /** Control events of the operator act at once on a session nobody holds; a holder obeys by itself. */
@@ -422,11 +425,13 @@ function gaveUp(state: LogState, token: string): boolean {
   return state.tok === "" && token !== "" && state.rel === token;
 }
 
-/** Equal (seq, id) proves an equal prefix, because replication yields prefixes. */
+/** Equal chain values prove an equal prefix; the id is for events that have none. */
 function matches(state: LogState, prev: Position, at: Surroundings): boolean {
   if (prev.seq > state.seq) return false;
   if (prev.seq === 0) return true;
-  return (prev.seq === state.seq ? state.lid : at.idAt(prev.seq)) === prev.id;
+  const last = { id: state.lid, chain: chainAt(state.ch, state.seq) };
+  const event = prev.seq === state.seq ? last : at.eventAt(prev.seq);
+  return event?.id === prev.id && event.chain === prev.chain;
 }
 
 function giveUp(state: LogState, how: Release, unseen: boolean, now: number): LogState {

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "@jest/globals";
 import { event, message } from "../../test/fakes/session-fixtures.ts";
+import { chainAt } from "./chain.ts";
 import type { LogState } from "./log-state.ts";
 import * as rules from "./state-machine.ts";
 import type { LastWord } from "./takeover.ts";
@@ -17,7 +18,7 @@ class Life {
 
   constructor() {
     const op = { gen: "g", src: "manifest", wake: true, events: [message("1")] } as const;
-    const { state } = rules.create(null, op, { now: START, idAt: () => undefined });
+    const { state } = rules.create(null, op, { now: START, eventAt: () => undefined });
     if (state === null) throw new Error("not created");
     this.state = state;
   }
@@ -66,12 +67,16 @@ class Life {
       {
         token: this.state.tok,
         n: this.state.wn + 1,
-        prev: { seq: this.state.seq, id: this.state.lid },
+        prev: {
+          seq: this.state.seq,
+          id: this.state.lid,
+          chain: chainAt(this.state.ch, this.state.seq),
+        },
         onlyIfTail: false,
         release: null,
         events: types.map((type) => event(type, { hand: "main", generation: 1 })),
       },
-      { now: this.now, idAt: () => undefined },
+      { now: this.now, eventAt: () => undefined },
     );
     if (state !== null) this.state = state;
     return this;
@@ -178,7 +183,7 @@ describe("what is held against a session", () => {
     const provisioned = { known: undefined, key: "k", wake: true, events: [event("sandbox.lost")] };
     const { state } = rules.appendExternal(life.state, provisioned, {
       now: life.now,
-      idAt: () => undefined,
+      eventAt: () => undefined,
     });
     if (state !== null) life.state = state;
 
@@ -211,7 +216,7 @@ describe("takeovers without progress", () => {
     const op = { known: undefined, key: "k", wake: true, events: [message("hurry")] };
     const { state } = rules.appendExternal(life.state, op, {
       now: life.now,
-      idAt: () => undefined,
+      eventAt: () => undefined,
     });
     if (state !== null) life.state = state;
 

@@ -7,7 +7,13 @@ import { partitionKeys, sessionKeys } from "../../src/sessions/keys.ts";
 import { noJournal } from "../../src/sessions/memory/journal.ts";
 import { MemoryBackend } from "../../src/sessions/memory/memory-backend.ts";
 import { connectRedisBackend } from "../../src/sessions/redis/redis-session-store.ts";
-import type { NewEvent, Position, Release, SessionRef } from "../../src/sessions/session-log.ts";
+import {
+  type NewEvent,
+  type Position,
+  type Release,
+  type SessionRef,
+  START,
+} from "../../src/sessions/session-log.ts";
 import { FakeClock } from "../fakes/fake-clock.ts";
 import { type RedisServer, startRedis } from "../fakes/redis-server.ts";
 import { createSeededRng } from "../fakes/seeded-rng.ts";
@@ -83,6 +89,7 @@ const op = fc.oneof(
         "tail",
         "older",
         "older-wrong",
+        "other-beginning",
         "start",
         "wrong",
         "beyond",
@@ -146,7 +153,7 @@ const op = fc.oneof(
       op: fc.constant("barrier" as const),
       s: pick,
       token: pick,
-      prev: fc.constantFrom("tail", "older", "older-wrong", "wrong", "beyond"),
+      prev: fc.constantFrom("tail", "older", "older-wrong", "other-beginning", "wrong", "beyond"),
     }),
   },
   { weight: 2, arbitrary: fc.record({ op: fc.constant("wake" as const), s: pick }) },
@@ -418,18 +425,20 @@ class Pair {
   async #position(ref: SessionRef, which: string): Promise<Position> {
     const events = (await this.#memory.read(ref, { limit: 1000, reverse: false })) ?? [];
     const at = which === "older" ? events.at(-2) : events.at(-1);
-    const { seq, id } = at ?? { seq: 0, id: "" };
+    const { seq, id, chain } = at ?? START;
     switch (which) {
       case "start":
-        return { seq: 0, id: "" };
+        return START;
       case "older-wrong":
-        return { seq: Math.max(0, seq - 1), id: seq <= 1 ? "" : "sevt_wrong" };
+        return { seq: Math.max(0, seq - 1), id: seq <= 1 ? "" : "sevt_wrong", chain };
       case "wrong":
-        return { seq, id: seq === 0 ? "" : "sevt_wrong" };
+        return { seq, id: seq === 0 ? "" : "sevt_wrong", chain };
+      case "other-beginning":
+        return { seq, id, chain: "0123456789abcdef" };
       case "beyond":
-        return { seq: seq + 3, id };
+        return { seq: seq + 3, id, chain };
       default:
-        return { seq, id };
+        return { seq, id, chain };
     }
   }
 

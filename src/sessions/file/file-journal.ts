@@ -197,7 +197,7 @@ async function restoreLog(
   for (const json of steps) {
     const step = parseExact<StepRecord>(json);
     state = step.s;
-    events.push(...step.e);
+    events.push(...step.e.map((event) => ({ ...UNCHAINED, ...event })));
     if (step.k !== undefined) keys.set(step.k.key, { first: step.k.first, ms: step.k.ms });
     for (const key of step.x ?? []) keys.delete(key);
   }
@@ -205,6 +205,9 @@ async function restoreLog(
   const freed = state.tok === "" ? state : { ...state, due: deps.clock.now() };
   return { ref: created.ref, snapshot: created.snapshot, state: freed, events, keys };
 }
+
+/** Of events that were written by a version that knew no chain values. */
+const UNCHAINED = { chain: "" };
 
 function damagedAt(path: string, offset: number, rest: Decoded["rest"]): AppError {
   const where = rest === "middle" ? "with other records behind it" : "before the session's first";

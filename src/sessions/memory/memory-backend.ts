@@ -10,6 +10,7 @@ import type {
   Page,
   RenewOp,
 } from "../backend.ts";
+import { chainAt } from "../chain.ts";
 import type {
   AppendOp,
   AppendReply,
@@ -361,7 +362,7 @@ export class MemoryBackend implements LogBackend {
   }
 
   #around(log: LogImage | undefined): Surroundings {
-    return { now: this.#clock.now(), idAt: (seq) => log?.events[seq - 1]?.id };
+    return { now: this.#clock.now(), eventAt: (seq) => log?.events[seq - 1] };
   }
 
   /** One transition: decided, stored and journalled without a pause in between, then made durable. */
@@ -407,13 +408,13 @@ export class MemoryBackend implements LogBackend {
   }
 }
 
-function headOf(state: Pick<LogState, "seq" | "lid" | "gen" | "st" | "why">): Head {
+function headOf(state: Pick<LogState, "seq" | "lid" | "ch" | "gen" | "st" | "why">): Head {
   return {
-    pos: { seq: state.seq, id: state.lid },
+    pos: { seq: state.seq, id: state.lid, chain: chainAt(state.ch, state.seq) },
     gen: state.gen,
     status: state.st,
     why: state.why,
   };
 }
 
-const emptyHead = { seq: 0, lid: "", gen: "", st: "created", why: "" } as const;
+const emptyHead = { seq: 0, lid: "", ch: "", gen: "", st: "created", why: "" } as const;

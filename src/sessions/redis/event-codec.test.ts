@@ -10,7 +10,10 @@ function stored(args: string[]) {
   const entries: [string, string[]][] = [];
   for (let i = 1 + 2 * count; i < args.length; i += 3) {
     const [id = "", type = "", json = ""] = args.slice(i, i + 3);
-    entries.push([`${entries.length + 1}-0`, ["i", id, "t", type, "e", "2", "ts", "5", "d", json]]);
+    entries.push([
+      `${entries.length + 1}-0`,
+      ["i", id, "t", type, "e", "2", "ts", "5", "d", json, "c", "c0"],
+    ]);
   }
   return { payloads, entries };
 }
@@ -32,7 +35,9 @@ it("events over 64 KiB, counted in bytes, are kept aside once and come back whol
 
   expect(payloads.size).toBe(2);
   expect(entries.every(([, fields]) => (fields[9] ?? "").length < 10_000)).toBe(true);
-  expect(decoded).toEqual(events.map((each, i) => ({ ...each, seq: i + 1, epoch: 2, ts: 5 })));
+  expect(decoded).toEqual(
+    events.map((each, i) => ({ ...each, seq: i + 1, epoch: 2, ts: 5, chain: "c0" })),
+  );
 });
 
 it("a payload that is gone is an error, not an empty event", async () => {
@@ -41,4 +46,10 @@ it("a payload that is gone is an error, not an empty event", async () => {
   const reading = decodeEntries(entries, (hashes) => Promise.resolve(hashes.map(() => null)));
 
   await expect(reading).rejects.toMatchObject({ code: "INTERNAL" });
+});
+
+it("an entry of a version that knew no chain values has none", async () => {
+  const old: [string, string[]] = ["1-0", ["i", "a", "t", "x", "e", "0", "ts", "1", "d", "{}"]];
+
+  expect(await decodeEntries([old], () => Promise.resolve([]))).toMatchObject([{ chain: "" }]);
 });

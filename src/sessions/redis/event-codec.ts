@@ -53,13 +53,15 @@ export async function decodeEntries(
   const found = hashes.length === 0 ? [] : await payloadsOf(hashes);
   const payloads = new Map(hashes.map((hash, i) => [hash, found[i] ?? null]));
   return entries.map(([id, fields]) => {
-    const [, eventId = "", , type = "", , epoch = "0", , ts = "0", , inline = ""] = fields;
+    const [, eventId = "", , type = "", , epoch = "0", , ts = "0", , inline = "", , chain = ""] =
+      fields;
     const head = {
       id: eventId,
       type,
       seq: Number.parseInt(id, 10),
       epoch: Number(epoch),
       ts: Number(ts),
+      chain,
     };
     if (!isWanted(fields)) return { ...head, data: null };
     const [hash] = referenceIn(inline);

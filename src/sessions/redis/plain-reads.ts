@@ -3,6 +3,7 @@ import type { LeaseState } from "../../protocol/session-ports.ts";
 import type { SessionSnapshot } from "../../protocol/snapshot.ts";
 import { AppError, hasCode } from "../../runtime/errors.ts";
 import type { Page } from "../backend.ts";
+import { chainAt } from "../chain.ts";
 import { bindingKey, type SessionKeys, sessionKeys } from "../keys.ts";
 import {
   type Head,
@@ -26,17 +27,11 @@ export class PlainReads implements SessionPorts {
 
   async head(ref: SessionRef): Promise<Head | null> {
     const keys = sessionKeys(ref);
-    const [seq, lid, gen, st, why] = await this.#connection.hmget(
-      keys.meta,
-      "seq",
-      "lid",
-      "gen",
-      "st",
-      "why",
-    );
+    const fields = ["seq", "lid", "gen", "st", "why", "ch"];
+    const [seq, lid, gen, st, why, ch] = await this.#connection.hmget(keys.meta, ...fields);
     if (seq === null || seq === undefined) return null;
     return {
-      pos: { seq: Number(seq), id: lid ?? "" },
+      pos: { seq: Number(seq), id: lid ?? "", chain: chainAt(ch ?? "", Number(seq)) },
       gen: gen ?? "",
       status: statusOf(st),
       why: why ?? "",

@@ -124,8 +124,8 @@ export class RedisBackend implements LogBackend {
         ...encodeEvents(session.events),
       ],
     });
-    const [word, theirGen = "", seq, id = "", st, why = ""] = textsOf(reply);
-    const pos = { seq: Number(seq), id };
+    const [word, theirGen = "", seq, id = "", chain = "", st, why = ""] = textsOf(reply);
+    const pos = { seq: Number(seq), id, chain };
     // After a lost reply the second attempt finds the log; its gen says that we made it.
     const created = word === "OK" || theirGen === gen;
     return { created, head: { pos, gen: theirGen, status: statusOf(st), why } };
@@ -186,6 +186,7 @@ export class RedisBackend implements LogBackend {
         op.n,
         op.prev.seq,
         op.prev.id,
+        op.prev.chain,
         op.onlyIfTail ? "1" : "0",
         ...releaseArgs(op.release),
         ...encodeEvents(op.events),
@@ -201,7 +202,7 @@ export class RedisBackend implements LogBackend {
     const keys = sessionKeys(ref);
     const reply = await this.#write(`committing session ${ref.id}`, "committed", "barrier", {
       keys: [keys.meta, keys.log],
-      args: [op.token, op.prev.seq, op.prev.id],
+      args: [op.token, op.prev.seq, op.prev.id, op.prev.chain],
     });
     return barrierReply(textsOf(reply));
   }

@@ -30,15 +30,14 @@ export function appendReply([word = "", first, last]: string[]): AppendReply {
   }
 }
 
-export function leasedAppendReply([word = "", a, b]: string[]): LeasedAppendReply {
+export function leasedAppendReply([word = "", a, b, chain = ""]: string[]): LeasedAppendReply {
   switch (word) {
     case "OK":
     case "DUP":
-      return { word, first: Number(a), last: Number(b) };
+      return { word, first: Number(a), last: Number(b), chain };
     case "MORE":
-      return { word, seq: Number(a) };
     case "REWOUND":
-      return { word, tail: { seq: Number(a), id: b ?? "" } };
+      return { word, seq: Number(a) };
     case "FENCED":
     case "NOSESSION":
       return { word };
@@ -47,10 +46,10 @@ export function leasedAppendReply([word = "", a, b]: string[]): LeasedAppendRepl
   }
 }
 
-export function barrierReply([word = "", seq, id]: string[]): BarrierReply {
+export function barrierReply([word = "", seq]: string[]): BarrierReply {
   switch (word) {
     case "REWOUND":
-      return { word, tail: { seq: Number(seq), id: id ?? "" } };
+      return { word, seq: Number(seq) };
     case "OK":
     case "FENCED":
     case "NOSESSION":
@@ -102,11 +101,11 @@ export function claimReply(
 ): ClaimBatch & { at: number } {
   if (!Array.isArray(reply)) throw unexpected(reply);
   const leases = listsOf(reply[1]).map(
-    ([member = "", epoch, token = "", seq, id = "", takeover, previousOwner = ""]) => ({
+    ([member = "", epoch, token = "", seq, takeover, previousOwner = ""]) => ({
       ref: refOf(member),
       epoch: Number(epoch),
       token,
-      pos: { seq: Number(seq), id },
+      seq: Number(seq),
       takeover: Number(takeover),
       previousOwner,
     }),

@@ -6,7 +6,8 @@
 local keys = { meta = KEYS[1], log = KEYS[2], due = KEYS[3], bell = KEYS[4],
   state = KEYS[6], sbell = KEYS[7], payloads = KEYS[8] }
 local member = ARGV[1]
-local meta = redis.call('HMGET', keys.meta, 'seq', 'lid', 'lts', 'st', 'why', 'src', 'tok', 'kh', 'kt')
+local meta = redis.call('HMGET', keys.meta, 'seq', 'lid', 'lts', 'st', 'why', 'src', 'tok', 'kh', 'kt',
+  'ch')
 if not meta[1] then return { 'NOSESSION' } end
 
 local known = redis.call('HGET', KEYS[5], ARGV[3])
@@ -15,7 +16,7 @@ if known then
   return { 'DUP', string.match(known, '^%d+') }
 end
 local log = { seq = tonumber(meta[1]), lid = meta[2], lts = tonumber(meta[3]), st = meta[4],
-  why = meta[5], src = meta[6] }
+  why = meta[5], src = meta[6], chain = chain_of(meta[10], tonumber(meta[1])) }
 if log.st == 'terminated' then return { 'CLOSED' } end
 if log.st == 'quarantined' then
   -- Nobody would answer what a person or a client says: the sender has to know.

@@ -4,7 +4,7 @@
 -- ARGV prefix of keys, worker, nonce, ttl ms, max, steal expired leases 0|1,
 --      suspect that the worker holds or '', may take a suspect 0|1, last answer here or '', ms quiet since
 -- Reply: now, claimed*, unsettled*;
---        claimed = member, epoch, token, seq, last id, deaths in a row, previous owner;
+--        claimed = member, epoch, token, seq, deaths in a row, previous owner;
 --        unsettled = member, epoch, st, why
 
 local QUARANTINE_AFTER = 5
@@ -84,12 +84,13 @@ local function give(member, m, tk, kl)
     suspect = member
     takes_suspect = false
   end
-  claimed[#claimed + 1] = { member, epoch, token, int(m.seq), m.lid, int(tk), m.own }
+  claimed[#claimed + 1] = { member, epoch, token, int(m.seq), int(tk), m.own }
 end
 
 -- Says so in the log in the same step: a quarantine that nobody hears of must not be possible.
 local function set_aside(member, m, tk, kl)
-  local log = { seq = m.seq, lid = m.lid, lts = m.lts, st = m.st, why = m.why, src = m.src }
+  local log = { seq = m.seq, lid = m.lid, lts = m.lts, chain = m.chain, st = m.st, why = m.why,
+    src = m.src }
   keys.log = prefix .. member .. ':l'
   local id = 'sevt_' .. string.sub(redis.sha1hex(member .. ' ' .. m.tok), 1, 32)
   append_one(keys, log, 0, id, 'session.error', ERROR, now)
@@ -108,7 +109,7 @@ for i = 1, #found, 2 do
   local member, due = found[i], tonumber(found[i + 1])
   keys.meta = prefix .. member .. ':m'
   local v = redis.call('HMGET', keys.meta, 'seq', 'lid', 'lts', 'st', 'why', 'src', 'tok', 'ep', 'tk',
-    'own', 'kl', 'dt', 'wt', 'wn', 'ws', 'wc', 'qr')
+    'own', 'kl', 'dt', 'wt', 'wn', 'ws', 'wc', 'qr', 'ch')
   if not v[1] then
     redis.call('ZREM', keys.due, member)
   elseif v[17] == '1' then
@@ -119,7 +120,7 @@ for i = 1, #found, 2 do
     local m = { seq = tonumber(v[1]), lid = v[2], lts = tonumber(v[3]), st = v[4], why = v[5],
       src = v[6], tok = v[7], ep = v[8], tk = tonumber(v[9]), own = v[10], kl = v[11] or '',
       dt = v[12] or '', wt = v[13] or '', wn = tonumber(v[14]), ws = tonumber(v[15]),
-      wc = tonumber(v[16]) }
+      wc = tonumber(v[16]), chain = chain_of(v[18], tonumber(v[1])) }
     if m.tok == '' then
       give(member, m, 0, '')
     elseif steals and (not grace or now - due > GRACE_LIVES * ttl) then

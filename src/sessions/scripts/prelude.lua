@@ -63,17 +63,35 @@ local function first_event(at)
   return at + 2 * tonumber(ARGV[at]) + 1
 end
 
--- Moves log.seq, log.lid, log.lts; the caller writes them down. XADD refuses ids out of order.
+-- The chain value of the last event, from the meta field `ch`, `<seq>:<value>`; '' when that event
+-- has none, because it was appended by a version that knew no chain values.
+local function chain_of(ch, seq)
+  local at, value = string.match(ch or '', '^(%d+):(%x+)$')
+  return at and tonumber(at) == seq and value or ''
+end
+
+-- Moves log.seq, log.lid, log.lts, log.chain; the caller writes them down. XADD refuses ids out of
+-- order. The formula of the chain value is that of chain.ts.
 local function append_one(keys, log, epoch, id, type_, json, now)
   log.seq = log.seq + 1
   log.lid = id
   log.lts = math.max(now, log.lts)
+  log.chain = string.sub(redis.sha1hex(log.chain .. '\0' .. id .. '\0' .. type_ .. '\0' .. json), 1, 16)
   redis.call('XADD', keys.log, int(log.seq) .. '-0', 'i', id, 't', type_, 'e', int(epoch),
-    'ts', int(log.lts), 'd', json)
+    'ts', int(log.lts), 'd', json, 'c', log.chain)
 end
 
 local function write_tail(keys, log)
-  redis.call('HSET', keys.meta, 'seq', int(log.seq), 'lid', log.lid, 'lts', int(log.lts))
+  redis.call('HSET', keys.meta, 'seq', int(log.seq), 'lid', log.lid, 'lts', int(log.lts),
+    'ch', int(log.seq) .. ':' .. log.chain)
+end
+
+-- Id and chain value of the event at this seq, or nil.
+local function entry_at(keys, seq)
+  local id = int(seq) .. '-0'
+  local entry = redis.call('XRANGE', keys.log, id, id)[1]
+  if not entry then return nil end
+  return entry[2][2], entry[2][12] or ''
 end
 
 -- Appends the events from ARGV[first] on.
@@ -93,14 +111,13 @@ local function holds(held, token)
   return token ~= '' and held == token
 end
 
--- Equal (seq, id) proves an equal prefix.
-local function matches(keys, log, prev_seq, prev_id)
+-- Equal chain values prove an equal prefix; the id is for events that have none.
+local function matches(keys, log, prev_seq, prev_id, prev_chain)
   if prev_seq > log.seq then return false end
   if prev_seq == 0 then return true end
-  if prev_seq == log.seq then return log.lid == prev_id end
-  local id = int(prev_seq) .. '-0'
-  local entry = redis.call('XRANGE', keys.log, id, id)[1]
-  return entry ~= nil and entry[2][2] == prev_id
+  if prev_seq == log.seq then return log.lid == prev_id and log.chain == prev_chain end
+  local id, chain = entry_at(keys, prev_seq)
+  return id == prev_id and chain == prev_chain
 end
 
 -- Ends the lease: kind idle | requeue | after | suspended | terminated, arg = reason or ms from now.

@@ -68,8 +68,8 @@ export class BackedLease implements Lease {
     this.token = claimed.token;
     this.takeover = claimed.takeover;
     this.previousOwner = claimed.previousOwner;
-    this.#tail = claimed.pos.seq;
-    this.#told = claimed.pos.seq;
+    this.#tail = claimed.seq;
+    this.#told = claimed.seq;
     this.#deps = deps;
     this.#renewedAt = deps.claimedAt;
   }
@@ -121,7 +121,7 @@ export class BackedLease implements Lease {
     return this.#inTurn(async () => {
       const prev = this.#cursor.position;
       const reply = await this.#deps.backend.barrier(this.ref, { token: this.token, prev });
-      if (reply.word === "REWOUND") throw rewound(this.ref, reply.tail);
+      if (reply.word === "REWOUND") throw rewound(this.ref, reply.seq);
       if (reply.word !== "OK") throw this.lose("another worker has claimed the session");
     });
   }
@@ -225,16 +225,16 @@ export class BackedLease implements Lease {
       case "OK":
       case "DUP": {
         this.#batches += 1;
-        const { first, last } = reply;
-        const lastId = events.at(-1)?.id ?? "";
-        const interleaved = this.#cursor.wrote({ first, last, lastId });
+        const { first, last, chain } = reply;
+        const id = events.at(-1)?.id ?? "";
+        const interleaved = this.#cursor.wrote({ first, last: { seq: last, id, chain } });
         return { status: "ok", first, last, interleaved, duplicate: reply.word === "DUP" };
       }
       case "MORE":
         this.#tail = Math.max(this.#tail, reply.seq);
         return { status: "more", tail: reply.seq };
       case "REWOUND":
-        throw rewound(this.ref, reply.tail);
+        throw rewound(this.ref, reply.seq);
       case "FENCED":
         throw this.lose("another worker has claimed the session");
       case "NOSESSION":

@@ -1,5 +1,5 @@
 import { AppError } from "../../runtime/errors.ts";
-import type { Position, SessionRef } from "../session-log.ts";
+import type { Seq, SessionRef } from "../session-log.ts";
 
 export function sessionNotFound(ref: SessionRef): AppError {
   return new AppError(
@@ -31,10 +31,10 @@ export function leaseLost(ref: SessionRef, why: string): AppError {
   });
 }
 
-export function rewound(ref: SessionRef, tail: Position): AppError {
+export function rewound(ref: SessionRef, tail: Seq): AppError {
   return new AppError(
     "SESSION_REWOUND",
-    `the log of session ${ref.id} no longer contains what was read of it; its tail is now ${tail.seq}. Read it again`,
+    `the log of session ${ref.id} no longer contains what was read of it; its tail is now ${tail}. Read it again`,
     { details: { sessionId: ref.id, tail } },
   );
 }

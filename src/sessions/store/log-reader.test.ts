@@ -26,6 +26,7 @@ it("a log of large events is never read in large pages", async () => {
           seq: after + i + 1,
           epoch: 1,
           ts: 1,
+          chain: "",
         })),
       );
     },

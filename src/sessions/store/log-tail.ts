@@ -1,6 +1,6 @@
 import type { Clock } from "../../runtime/clock.ts";
 import type { Delta, LogBackend } from "../backend.ts";
-import type { Position, SessionRef, TailItem } from "../session-log.ts";
+import { type Position, type SessionRef, START, type TailItem } from "../session-log.ts";
 import { Doorbell } from "./doorbell.ts";
 import { sessionNotFound } from "./log-errors.ts";
 
@@ -12,7 +12,6 @@ const SAFETY_POLL_MS = 5000;
 const PAGE_SIZE = 256;
 /** Positions kept to say where a rewound log still agrees with what was emitted. */
 const REMEMBERED = 1024;
-const START: Position = { seq: 0, id: "" };
 
 /**
  * History after a position, then live. Every read includes the last event emitted, so a log that
@@ -50,7 +49,7 @@ export async function* tailLog(
         continue;
       }
       for (const event of page.events) {
-        trail.push({ seq: event.seq, id: event.id });
+        trail.push(positionOf(event));
         yield { kind: "event", event };
         if (options.signal.aborted) return;
       }
@@ -75,7 +74,7 @@ async function readOn(backend: Pick<LogBackend, "read">, ref: SessionRef, last: 
     reverse: false,
   });
   if (page === null) throw sessionNotFound(ref);
-  if (last.seq > 0 && page[0]?.id !== last.id) return { rewound: true as const };
+  if (last.seq > 0 && !isAt(page[0], last)) return { rewound: true as const };
   return {
     rewound: false as const,
     events: last.seq > 0 ? page.slice(1) : page,
@@ -93,9 +92,17 @@ async function lastCommon(
     if (position.seq === 0) break;
     const [event] =
       (await backend.read(ref, { after: position.seq - 1, limit: 1, reverse: false })) ?? [];
-    if (event?.seq === position.seq && event.id === position.id) return position;
+    if (isAt(event, position)) return position;
   }
   return START;
+}
+
+function positionOf({ seq, id, chain }: Position): Position {
+  return { seq, id, chain };
+}
+
+function isAt(event: Position | undefined, { seq, id, chain }: Position): boolean {
+  return event?.seq === seq && event.id === id && event.chain === chain;
 }
 
 class Trail {

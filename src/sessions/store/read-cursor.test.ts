@@ -1,7 +1,7 @@
 import { expect, it } from "@jest/globals";
 import { ReadCursor } from "./read-cursor.ts";
 
-const at = (seq: number) => ({ seq, id: `e${seq}` });
+const at = (seq: number) => ({ seq, id: `e${seq}`, chain: `c${seq}` });
 
 it("reading in order moves position and seen together", () => {
   const cursor = new ReadCursor();
@@ -15,7 +15,7 @@ it("an own batch behind unread events moves the position only, until they are re
   const cursor = new ReadCursor();
   cursor.read(at(1), 0);
 
-  expect(cursor.wrote({ first: 4, last: 5, lastId: "e5" })).toBe(true);
+  expect(cursor.wrote({ first: 4, last: at(5) })).toBe(true);
   expect(cursor.position).toEqual(at(5));
   expect(cursor.seen).toBe(1);
   cursor.read(at(2), 1);
@@ -26,8 +26,8 @@ it("an own batch behind unread events moves the position only, until they are re
 
 it("several own batches join when the gaps between them are read", () => {
   const cursor = new ReadCursor();
-  cursor.wrote({ first: 2, last: 2, lastId: "e2" });
-  cursor.wrote({ first: 4, last: 4, lastId: "e4" });
+  cursor.wrote({ first: 2, last: at(2) });
+  cursor.wrote({ first: 4, last: at(4) });
   cursor.read(at(1), 0);
 
   expect(cursor.seen).toBe(2);

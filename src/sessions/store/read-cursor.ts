@@ -1,4 +1,4 @@
-import type { Position, Seq } from "../session-log.ts";
+import { type Position, type Seq, START } from "../session-log.ts";
 
 /**
  * What a lease holder has read and written. `position` is the highest event it knows (for log
@@ -6,7 +6,7 @@ import type { Position, Seq } from "../session-log.ts";
  * others stand unread below a batch of its own.
  */
 export class ReadCursor {
-  #position: Position = { seq: 0, id: "" };
+  #position: Position = START;
   #seen: Seq = 0;
   #own: { first: Seq; last: Seq }[] = [];
 
@@ -19,23 +19,24 @@ export class ReadCursor {
   }
 
   /** Answers true when events of others stand unread before this batch. */
-  wrote(batch: { first: Seq; last: Seq; lastId: string }): boolean {
-    this.#raise(batch.last, batch.lastId);
-    this.#own.push({ first: batch.first, last: batch.last });
+  wrote(batch: { first: Seq; last: Position }): boolean {
+    const last = batch.last.seq;
+    this.#raise(batch.last);
+    this.#own.push({ first: batch.first, last });
     this.#join();
-    return this.#seen < batch.last;
+    return this.#seen < last;
   }
 
   /** An event of a forward read that began after `after`. A first read may skip what the holder knows already. */
   read(event: Position, after: Seq): void {
     if (this.#seen === 0 && this.#own.length === 0) this.#seen = after;
-    this.#raise(event.seq, event.id);
+    this.#raise(event);
     if (event.seq <= this.#seen + 1) this.#seen = Math.max(this.#seen, event.seq);
     this.#join();
   }
 
-  #raise(seq: Seq, id: string): void {
-    if (seq > this.#position.seq) this.#position = { seq, id };
+  #raise({ seq, id, chain }: Position): void {
+    if (seq > this.#position.seq) this.#position = { seq, id, chain };
   }
 
   #join(): void {

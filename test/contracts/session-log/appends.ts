@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@jest/globals";
 import { parseExact } from "../../../src/protocol/exact-json.ts";
 import { hasCode } from "../../../src/runtime/errors.ts";
-import type { StoredEvent } from "../../../src/sessions/session-log.ts";
+import { START, type StoredEvent } from "../../../src/sessions/session-log.ts";
 import { event, message, newRef, newSession, snapshotOf } from "../../fakes/session-fixtures.ts";
 import { all, codeOf, errorOf, type SetUp } from "./bench.ts";
 
@@ -40,7 +40,7 @@ export function describeAppends(setUp: SetUp): void {
 
       const { head } = await log.createSession(newSession(ref, { events: [], wake: false }));
 
-      expect(head.pos).toEqual({ seq: 0, id: "" });
+      expect(head.pos).toEqual(START);
       expect(await all(log.getEvents(ref))).toEqual([]);
     });
 

@@ -3,6 +3,7 @@ import type {
   Lease,
   OperatorLog,
   PoolKey,
+  Position,
   SessionLog,
   SessionRef,
   SessionStore,
@@ -83,7 +84,7 @@ export class Bench {
     return collected.items;
   }
 
-  tail(ref: SessionRef, after: { seq: number; id: string } | null, deltas = false) {
+  tail(ref: SessionRef, after: Position | null, deltas = false) {
     const collected = this.#collect(
       (signal) => this.#under.store.log.tailEvents(ref, { after, deltas, signal }),
       Number.POSITIVE_INFINITY,

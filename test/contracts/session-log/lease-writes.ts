@@ -1,4 +1,5 @@
 import { describe, expect, it } from "@jest/globals";
+import { type Position, START } from "../../../src/sessions/session-log.ts";
 import { event, message, newRef, newSession } from "../../fakes/session-fixtures.ts";
 import { all, CONTRACT_TIMINGS, codeOf, type SetUp } from "./bench.ts";
 
@@ -67,8 +68,8 @@ export function describeLeaseWrites(setUp: SetUp): void {
       await log.emitEvents(ref, [message("between")], { idempotencyKey: "k" });
       const again = await backend.appendLeased(ref, op, options);
 
-      expect(first).toEqual({ word: "OK", first: 2, last: 3 });
-      expect(again).toEqual({ word: "DUP", first: 2, last: 3 });
+      expect(first).toMatchObject({ word: "OK", first: 2, last: 3 });
+      expect(again).toEqual({ ...first, word: "DUP" });
       expect(await all(log.getEvents(ref))).toHaveLength(4);
     });
 
@@ -89,23 +90,30 @@ export function describeLeaseWrites(setUp: SetUp): void {
 
       await backend.appendLeased(ref, op, options);
 
+      const [last] = (await backend.read(ref, { after: 1, limit: 1, reverse: false })) ?? [];
       expect(await backend.appendLeased(ref, op, options)).toEqual({
         word: "DUP",
         first: 2,
         last: 2,
+        chain: last?.chain,
       });
       const repeat = { token, seen: 2, release: { kind: "idle", why: "end_turn" } } as const;
       expect(await backend.release(ref, repeat)).toEqual({ word: "OK" });
     });
 
-    it.each([
-      { name: "the tail has another id", prev: { seq: 1, id: "sevt_other" }, n: 1 },
-      { name: "the log is shorter than what was read", prev: { seq: 9, id: "sevt_9" }, n: 1 },
-      { name: "the batch ordinal leaves a gap", prev: { seq: 0, id: "" }, n: 2 },
-    ])("a write is REWOUND when $name", async ({ prev, n }) => {
+    it.each<{ name: string; n?: number; prev: (tail: Position) => Position }>([
+      { name: "the tail has another id", prev: (tail) => ({ ...tail, id: "sevt_other" }) },
+      {
+        name: "the tail has the same event on another beginning",
+        prev: (tail) => ({ ...tail, chain: "0123456789abcdef" }),
+      },
+      { name: "the log is shorter than what was read", prev: (tail) => ({ ...tail, seq: 9 }) },
+      { name: "the batch ordinal leaves a gap", prev: () => START, n: 2 },
+    ])("a write is REWOUND when $name", async ({ prev: prevOf, n = 1 }) => {
       const { log, bench, backend } = await setUp();
       const ref = newRef();
       const { head } = await log.createSession(newSession(ref));
+      const prev = prevOf(head.pos);
       const { token } = await bench.worker("a").claimOne();
 
       const reply = await backend.appendLeased(
@@ -114,30 +122,31 @@ export function describeLeaseWrites(setUp: SetUp): void {
         { durability: "applied", signal: stop.signal },
       );
 
-      expect(reply).toEqual({ word: "REWOUND", tail: head.pos });
+      expect(reply).toEqual({ word: "REWOUND", seq: 1 });
       expect(await all(log.getEvents(ref))).toHaveLength(1);
     });
 
-    it("a write is REWOUND when an entry below the tail has another id", async () => {
+    it("a write is REWOUND when an entry below the tail has another id or another beginning", async () => {
       const { log, bench, backend } = await setUp();
       const ref = newRef();
       const events = [message("1"), message("2"), message("3")];
       await log.createSession(newSession(ref, { events }));
       const { token } = await bench.worker("a").claimOne();
-      const write = (prev: { seq: number; id: string }) =>
+      const write = (prev: Position) =>
         backend.appendLeased(
           ref,
           { token, n: 1, prev, onlyIfTail: false, release: null, events: [event("tool.result")] },
           { durability: "applied", signal: stop.signal },
         );
 
-      expect(await write({ seq: 2, id: "sevt_other" })).toMatchObject({ word: "REWOUND" });
-      expect(
-        await backend.barrier(ref, { token, prev: { seq: 2, id: "sevt_other" } }),
-      ).toMatchObject({
-        word: "REWOUND",
-      });
-      expect(await write({ seq: 2, id: events[1]?.id ?? "" })).toMatchObject({ word: "OK" });
+      const [second = START] =
+        (await backend.read(ref, { after: 1, limit: 1, reverse: false })) ?? [];
+      for (const other of [{ id: "sevt_other" }, { chain: "0123456789abcdef" }]) {
+        const prev = { ...second, ...other };
+        expect(await write(prev)).toMatchObject({ word: "REWOUND" });
+        expect(await backend.barrier(ref, { token, prev })).toMatchObject({ word: "REWOUND" });
+      }
+      expect(await write(second)).toMatchObject({ word: "OK" });
     });
 
     it("events of others before an append are reported, and stopping waits until they are read", async () => {

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "@jest/globals";
+import { START } from "../../../src/sessions/session-log.ts";
 import { message, newRef, newSession } from "../../fakes/session-fixtures.ts";
 import { all, type SetUp } from "./bench.ts";
 
@@ -27,7 +28,8 @@ export function describeTailing(setUp: SetUp): void {
       const events = [message("1"), message("2"), message("3")];
       await log.createSession(newSession(ref, { events }));
 
-      const tail = bench.tail(ref, { seq: 2, id: events[1]?.id ?? "" });
+      const [second = START] = await all(log.getEvents(ref, { after: 1, limit: 1 }));
+      const tail = bench.tail(ref, second);
       await bench.until(() => tail.items.length >= 2);
 
       await tail.stop();
@@ -35,18 +37,25 @@ export function describeTailing(setUp: SetUp): void {
       expect(tail.seqs()).toEqual([3]);
     });
 
-    it("a position the log does not have is announced before the log is told again", async () => {
-      const { log, bench } = await setUp();
-      const ref = newRef();
-      await log.createSession(newSession(ref, { events: [message("1"), message("2")] }));
+    it.each([
+      { name: "another event", lost: { id: "sevt_lost" } },
+      { name: "the same event on another beginning", lost: { chain: "0123456789abcdef" } },
+    ])(
+      "a position where the log has $name is announced before the log is told again",
+      async ({ lost }) => {
+        const { log, bench } = await setUp();
+        const ref = newRef();
+        const events = [message("1"), message("2")];
+        const { head } = await log.createSession(newSession(ref, { events }));
 
-      const tail = bench.tail(ref, { seq: 2, id: "sevt_lost" });
-      await bench.until(() => tail.items.length >= 4);
+        const tail = bench.tail(ref, { ...head.pos, ...lost });
+        await bench.until(() => tail.items.length >= 4);
 
-      await tail.stop();
-      expect(tail.items[0]).toEqual({ kind: "rewound", lastGood: { seq: 0, id: "" } });
-      expect(tail.seqs()).toEqual([1, 2]);
-    });
+        await tail.stop();
+        expect(tail.items[0]).toEqual({ kind: "rewound", lastGood: START });
+        expect(tail.seqs()).toEqual([1, 2]);
+      },
+    );
 
     it("live text reaches those who asked for it and is not stored", async () => {
       const { log, bench, pass } = await setUp();
