@@ -26,6 +26,7 @@ export async function cleanupMain(
         : { from: "file", path: config.kubeconfig },
     userAgent: `drover-cleanup/${VERSION}`,
     metrics: createKubeMetrics(createRegistry("cleanup", VERSION)).restClient,
+    logger,
   });
   const { namespace, operator } = config;
   await cleanUp({ client, clock: systemClock, logger, namespace, operator }, signal);

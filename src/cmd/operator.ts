@@ -51,7 +51,7 @@ export async function operatorMain(
   const registry = createRegistry("operator", VERSION);
   const kubeMetrics = createKubeMetrics(registry);
   const common = { clock: systemClock, rng: systemRng, logger };
-  const client = createClient(config, kubeMetrics);
+  const client = createClient(config, kubeMetrics, logger);
   const keys = await loadIssuerKeys({
     ...common,
     client,
@@ -120,13 +120,18 @@ export async function operatorMain(
   return 0;
 }
 
-function createClient({ kubeconfig }: OperatorConfig, { restClient }: KubeMetrics): LiveClient {
+function createClient(
+  { kubeconfig }: OperatorConfig,
+  { restClient }: KubeMetrics,
+  logger: Logger,
+): LiveClient {
   return new LiveClient({
     clock: systemClock,
     rng: systemRng,
     config: kubeconfig === undefined ? { from: "in-cluster" } : { from: "file", path: kubeconfig },
     userAgent: `drover-operator/${VERSION}`,
     metrics: restClient,
+    logger,
   });
 }
 

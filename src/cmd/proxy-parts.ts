@@ -27,10 +27,10 @@ interface Served {
   loadKeys(): Promise<void>;
 }
 
-/** What the sidecar and the edge are both made of, and how both live. Nothing is asked of anybody yet. */
 /** Nobody has it: the answer, that there is no such session, shows that the store answers. */
 const NO_SESSION = `sesn_none00_${"0".repeat(26)}`;
 
+/** What the sidecar and the edge are both made of, and how both live. Nothing is asked of anybody yet. */
 export function openProxyParts(config: ProxySettings, process: string, roles?: readonly Role[]) {
   const logger = createLogger({ level: config.logLevel, process });
   const registry = createRegistry(process, VERSION);
@@ -106,9 +106,10 @@ async function loadKeys(server: Served, logger: Logger, signal: AbortSignal): Pr
   for (let attempt = 1; !signal.aborted; attempt += 1) {
     try {
       await server.loadKeys();
+      if (attempt > 1) logger.info({ attempt }, "issuer reached");
       return;
     } catch (error) {
-      logger.warn({ attempt, err: describeError(error) }, "issuer not reached yet");
+      if (attempt === 1) logger.warn({ err: describeError(error) }, "issuer not reached yet");
     }
     const delay = backoffMs(attempt, { baseMs: 200, maxMs: 5000 }, systemRng);
     // Rejects when the process is to stop; the loop's condition sees that.

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "@jest/globals";
 import { FakeClock } from "../../test/fakes/fake-clock.ts";
 import { createSeededRng } from "../../test/fakes/seeded-rng.ts";
+import { AppError } from "../runtime/errors.ts";
 import { createLogger } from "../runtime/logger.ts";
 import { Registry } from "../runtime/metrics.ts";
 import type { Controller, Enqueue, PassContext } from "./controller.ts";
@@ -108,12 +109,17 @@ describe("ControllerRunner", () => {
 
   it("a stalled key is left alone and its reason logged", async () => {
     const { add, clock, passes, lines } = start(() => stalled("AgentMissing", "no such agent"));
-    add("a");
+    add("one/a");
     await clock.advance(3_600_000);
 
     expect(passes).toHaveLength(1);
     expect(lines).toContainEqual(
-      expect.objectContaining({ controller: "widget", key: "a", reason: "AgentMissing" }),
+      expect.objectContaining({
+        controller: "widget",
+        namespace: "one",
+        name: "a",
+        reason: "AgentMissing",
+      }),
     );
   });
 
@@ -134,7 +140,7 @@ describe("ControllerRunner", () => {
     expect(lines.find(({ msg }) => msg === "pass failed")).toMatchObject({
       err: "no luck",
       code: "INTERNAL",
-      key: "a",
+      name: "a",
       attempt: 1,
       reconcileId: expect.stringMatching(/^pass_/),
     });
@@ -157,6 +163,31 @@ describe("ControllerRunner", () => {
       .map((line) => line["attempt"]);
     expect(attempts).toEqual([1, 2, 1]);
   });
+
+  it.each([
+    ["the API server is away", new KubeError("cut", { status: 0, reason: "Unreachable" }), "debug"],
+    ["the session store is away", new AppError("REDIS_UNREACHABLE", "no answer"), "debug"],
+    [
+      "a webhook fails",
+      new KubeError("webhook", { status: 500, reason: "InternalError" }),
+      "error",
+    ],
+    ["a right is missing", new KubeError("no", { status: 403, reason: "Forbidden" }), "error"],
+  ])(
+    "a pass that fails because %s is tried again; an outage is told of once, elsewhere",
+    async (_, error, level) => {
+      const { add, clock, passes, lines, count } = start(() => {
+        throw error;
+      });
+      add("a");
+      await clock.advance(60_000);
+
+      const failed = lines.filter(({ msg }) => msg === "pass failed");
+      expect(new Set(failed.map((line) => line["level"]))).toEqual(new Set([level]));
+      expect(passes.length).toBeGreaterThan(2);
+      expect(await count("reconcile_errors_total")).toBe(passes.length);
+    },
+  );
 
   it("a terminal error is counted and not tried again", async () => {
     const { add, clock, passes, count } = start(() => {

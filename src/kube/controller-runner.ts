@@ -1,11 +1,19 @@
 import { aborted } from "../runtime/abort.ts";
 import type { Clock } from "../runtime/clock.ts";
-import { codeOf, describeError } from "../runtime/errors.ts";
+import { codeOf, describeError, hasCode } from "../runtime/errors.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { Rng } from "../runtime/rng.ts";
 import type { Controller } from "./controller.ts";
-import { isConflict, isNotFound, isTooManyRequests, retryAfterOf } from "./errors.ts";
+import {
+  isConflict,
+  isKubeError,
+  isNotFound,
+  isTooManyRequests,
+  isUnreachable,
+  retryAfterOf,
+} from "./errors.ts";
 import type { KubeMetrics, ReconcileResult } from "./metrics.ts";
+import { refOf } from "./objects.ts";
 import { isTerminal, type Outcome } from "./outcome.ts";
 import { WorkQueue } from "./work-queue.ts";
 
@@ -87,7 +95,7 @@ export class ControllerRunner {
   async #pass(key: string): Promise<void> {
     const { controller, clock, metrics, rng } = this.#deps;
     const reconcileId = rng.id("pass");
-    const logger = this.#deps.logger.child({ controller: this.name, key, reconcileId });
+    const logger = this.#deps.logger.child({ controller: this.name, ...refOf(key), reconcileId });
     const timeout = new AbortController();
     const limitMs = controller.passTimeoutMs ?? 60_000;
     const cancel = clock.timer(limitMs, () => {
@@ -129,7 +137,7 @@ export class ControllerRunner {
         return;
       case "stalled":
         this.#count("success");
-        logger.info({ reason: outcome.reason, message: outcome.message }, "stalled");
+        logger.info({ reason: outcome.reason, err: outcome.message }, "stalled");
     }
   }
 
@@ -163,7 +171,8 @@ export class ControllerRunner {
     const attempt = this.#queue.failures(key);
     // Where a bug is, not only what it said; stack traces stay in the log.
     const stack = isBug(error) && Error.isError(error) ? { stack: error.stack } : {};
-    logger.error({ ...fields, ...stack, attempt }, "pass failed");
+    const level = isToldElsewhere(error) ? "debug" : "error";
+    logger[level]({ ...fields, ...stack, attempt }, "pass failed");
   }
 
   #count(result: ReconcileResult): void {
@@ -185,6 +194,12 @@ export class ControllerRunner {
     controller.activeWorkers.set(this.#labels, 0);
     controller.maxConcurrent.set(this.#labels, this.#deps.controller.concurrency ?? 4);
   }
+}
+
+/** An outage: of the API server tells its client, of the session store the connection to it. */
+function isToldElsewhere(error: unknown): boolean {
+  if (isKubeError(error)) return isUnreachable(error);
+  return hasCode(error, "REDIS_UNREACHABLE") || hasCode(error, "UNAVAILABLE");
 }
 
 /** What Go would call a panic: something thrown that is no error, or a programming mistake. */

@@ -90,6 +90,14 @@ export function isUnavailable(error: unknown): boolean {
   return isKubeError(error) && (error.status === 0 || error.status === 429 || error.status >= 500);
 }
 
+/**
+ * No answer of the API server itself, or one that says it cannot serve: an outage, of which the client
+ * tells in the log. A 500 is not: a webhook that fails makes one too.
+ */
+export function isUnreachable(error: unknown): boolean {
+  return isKubeError(error) && [0, 502, 503, 504].includes(error.status);
+}
+
 /** A write may have been carried out although it failed: read before writing again. */
 export function isOutcomeUnknown(error: unknown): boolean {
   return isKubeError(error) && (error.status === 0 || error.status >= 500);

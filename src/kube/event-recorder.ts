@@ -9,7 +9,7 @@ import { describeError } from "../runtime/errors.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { Rng } from "../runtime/rng.ts";
 import type { KubeClient } from "./client.ts";
-import { isNotFound, isUnavailable } from "./errors.ts";
+import { isNotFound, isUnavailable, isUnreachable } from "./errors.ts";
 import { apiVersionOf, type KubeObject, type ResourceType } from "./objects.ts";
 import { events, type KubeEvent, type ObjectReference } from "./resources.ts";
 import { rfc3339Micro } from "./status.ts";
@@ -106,8 +106,11 @@ export class EventRecorder implements EventSink {
         return;
       } catch (error) {
         if (!isUnavailable(error) || attempt === ATTEMPTS) {
-          const fields = { reason: event.reason, err: describeError(error) };
-          this.#deps.logger.warn(fields, "event not recorded");
+          const { kind, namespace, name } = regarding;
+          const fields = { kind, namespace, name, reason: event.reason, err: describeError(error) };
+          // The client tells of an API server that cannot be reached.
+          const level = isUnreachable(error) ? "debug" : "warn";
+          this.#deps.logger[level](fields, "event not recorded");
           return;
         }
         const delay = backoffMs(attempt, { baseMs: 500, maxMs: 5000 }, this.#deps.rng);

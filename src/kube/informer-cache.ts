@@ -1,7 +1,7 @@
 import { describeError } from "../runtime/errors.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { Change } from "./informer.ts";
-import { type KubeObject, objectKey } from "./objects.ts";
+import { type KubeObject, objectKey, refOf } from "./objects.ts";
 
 export type Indexes<P> = Record<string, (object: P) => readonly string[]>;
 
@@ -74,7 +74,10 @@ export class InformerCache<T extends KubeObject, P> {
       };
       return { key, entry };
     } catch (error) {
-      this.#options.logger.error({ key, err: describeError(error) }, "object cannot be read");
+      this.#options.logger.error(
+        { ...refOf(key), err: describeError(error) },
+        "object cannot be read",
+      );
       return undefined;
     }
   }
@@ -128,7 +131,10 @@ export class InformerCache<T extends KubeObject, P> {
       listener({ type, key, object, ...(previous === undefined ? {} : { previous }) });
     } catch (error) {
       // One listener's bug must not keep the others from hearing, nor the cache from following.
-      this.#options.logger.error({ key, err: describeError(error) }, "a change listener failed");
+      this.#options.logger.error(
+        { ...refOf(key), err: describeError(error) },
+        "a change listener failed",
+      );
     }
   }
 
@@ -154,7 +160,10 @@ export class InformerCache<T extends KubeObject, P> {
       try {
         return index(object).map((value): [string, string] => [name, value]);
       } catch (error) {
-        this.#options.logger.error({ key, index: name, err: describeError(error) }, "index failed");
+        this.#options.logger.error(
+          { ...refOf(key), index: name, err: describeError(error) },
+          "index failed",
+        );
         return [];
       }
     });

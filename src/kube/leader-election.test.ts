@@ -4,7 +4,7 @@ import { FakeKube } from "../../test/fakes/fake-kube.ts";
 import { createSeededRng } from "../../test/fakes/seeded-rng.ts";
 import { aborted } from "../runtime/abort.ts";
 import { codeOf, describeError } from "../runtime/errors.ts";
-import { silentLogger } from "../runtime/logger.ts";
+import { createLogger, silentLogger } from "../runtime/logger.ts";
 import { Registry } from "../runtime/metrics.ts";
 import { KubeError } from "./errors.ts";
 import { LeaderElector } from "./leader-election.ts";
@@ -22,15 +22,23 @@ interface Replica {
   over: Promise<void>;
   leads: () => boolean;
   metric: () => Promise<number | undefined>;
+  /** Level and message of each line of the log. */
+  told: () => string[];
 }
 
 function replica(kube: FakeKube, clock: FakeClock, identity: string): Replica {
   const registry = new Registry();
+  const lines: Record<string, unknown>[] = [];
+  const logger = createLogger({
+    level: "info",
+    process: "test",
+    destination: { write: (line) => void lines.push(JSON.parse(line)) },
+  });
   const elector = new LeaderElector({
     client: kube,
     clock,
     rng: createSeededRng(identity.length),
-    logger: silentLogger,
+    logger,
     metrics: createKubeMetrics(registry),
     lease,
     identity,
@@ -53,7 +61,8 @@ function replica(kube: FakeKube, clock: FakeClock, identity: string): Replica {
     const found = await registry.getSingleMetric("leader_election_master_status")?.get();
     return found?.values[0]?.value;
   };
-  return { elector, history, stop, over, leads: () => leads, metric };
+  const told = () => lines.map(({ level, msg }) => `${String(level)}: ${String(msg)}`);
+  return { elector, history, stop, over, leads: () => leads, metric, told };
 }
 
 function start() {
@@ -229,6 +238,29 @@ describe("LeaderElector", () => {
     await clock.advance(15_000);
 
     expect(ended).toMatch(/was lost/);
+  });
+
+  it("a hand-over is no error, and the API server that was away is told of by the client alone", async () => {
+    const { clock, kube } = start();
+    const a = replica(kube, clock, "a");
+    await clock.settle();
+    kube.fail("*", "Lease", unreachable, 1000);
+    await clock.advance(60_000);
+
+    expect(a.told()).toEqual(["info: leading", "warn: lease lost"]);
+  });
+
+  it("a lease that must not be read is one line, and so is its end", async () => {
+    const { clock, kube } = start();
+    kube.fail("get", "Lease", new KubeError("no", { status: 403, reason: "Forbidden" }), 20);
+    const a = replica(kube, clock, "a");
+    await clock.advance(120_000);
+
+    expect(a.told()).toEqual([
+      "warn: lease cannot be read or taken",
+      "info: lease can be read and written again",
+      "info: leading",
+    ]);
   });
 
   it("work that fails releases the lease", async () => {

@@ -11,7 +11,7 @@ import type { Logger } from "../runtime/logger.ts";
 import type { Rng } from "../runtime/rng.ts";
 import type { KubeClient } from "./client.ts";
 import { LEASE_LOST } from "./controller-runner.ts";
-import { isAlreadyExists, isConflict, unlessNotFound } from "./errors.ts";
+import { isAlreadyExists, isConflict, isUnreachable, unlessNotFound } from "./errors.ts";
 import type { KubeMetrics } from "./metrics.ts";
 import { apiVersionOf, type ObjectRef } from "./objects.ts";
 import { type Lease, leases } from "./resources.ts";
@@ -54,6 +54,8 @@ export class LeaderElector {
   /** The lease as we wrote it last. */
   #held: Lease | undefined;
   #leading = false;
+  /** The log has a line of a lease that cannot be read or written. */
+  #told = false;
 
   constructor(deps: LeaderElectorDeps) {
     this.#deps = deps;
@@ -110,15 +112,16 @@ export class LeaderElector {
 
   /** Tries until the lease is ours; answers when the winning try began, or undefined on abort. */
   async #acquire(signal: AbortSignal): Promise<number | undefined> {
-    const { clock, lease, logger } = this.#deps;
+    const { clock } = this.#deps;
     while (!signal.aborted) {
       const startMs = clock.monotonic();
       try {
-        if (await this.#try(signal, this.#timing.renewDeadlineMs)) return startMs;
+        const ours = await this.#try(signal, this.#timing.renewDeadlineMs);
+        this.#worked();
+        if (ours) return startMs;
       } catch (error) {
         if (signal.aborted) return undefined;
-        const fields = { lease: lease.name, err: describeError(error) };
-        logger.warn(fields, "lease cannot be read or taken");
+        this.#failed(error, "lease cannot be read or taken");
       }
       await this.#pause(signal);
     }
@@ -130,7 +133,8 @@ export class LeaderElector {
     const { clock, lease, logger } = this.#deps;
     const lose = (why: string) => {
       if (ended.aborted || lost.signal.aborted) return;
-      logger.error({ lease: lease.name, code: LEASE_LOST, reason: why }, "lease lost");
+      // Handled: another replica leads, and this process starts again.
+      logger.warn({ lease: lease.name, code: LEASE_LOST, reason: why }, "lease lost");
       this.#setLeading(false);
       lost.abort(new LeaseLostError(`lease "${lease.name}" was lost: ${why}`));
     };
@@ -153,16 +157,31 @@ export class LeaderElector {
           lose("another replica holds it");
           break;
         }
+        this.#worked();
         deadlineMs = startMs + this.#timing.renewDeadlineMs;
         cancel();
         cancel = clock.timer(left(), late);
       } catch (error) {
         if (!ended.aborted && !lost.signal.aborted) {
-          logger.warn({ lease: lease.name, err: describeError(error) }, "lease not renewed");
+          this.#failed(error, "lease not renewed");
         }
       }
     }
     cancel();
+  }
+
+  /** One line until it works again; the client tells of an API server that cannot be reached. */
+  #failed(error: unknown, message: string): void {
+    const { lease, logger } = this.#deps;
+    if (isUnreachable(error) || this.#told) return;
+    this.#told = true;
+    logger.warn({ lease: lease.name, err: describeError(error) }, message);
+  }
+
+  #worked(): void {
+    const { lease, logger } = this.#deps;
+    if (this.#told) logger.info({ lease: lease.name }, "lease can be read and written again");
+    this.#told = false;
   }
 
   /** One try to take or renew; false when another holds the lease. */

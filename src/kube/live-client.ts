@@ -7,7 +7,9 @@ import type { RequestOptions } from "node:https";
 import { KubeConfig } from "@kubernetes/client-node";
 import type { Clock } from "../runtime/clock.ts";
 import { AppError, describeError } from "../runtime/errors.ts";
+import type { Logger } from "../runtime/logger.ts";
 import type { Rng } from "../runtime/rng.ts";
+import { ApiOutage } from "./api-outage.ts";
 import type {
   ApplyOptions,
   CallOptions,
@@ -58,19 +60,24 @@ export interface LiveClientDeps {
   clock: Clock;
   rng: Pick<Rng, "next">;
   metrics: RestClientMetrics;
+  /** Tells when the API server cannot be reached, and when it can again. */
+  logger: Logger;
 }
 
 export class LiveClient implements KubeClient {
   readonly #deps: LiveClientDeps;
   readonly #caller: RestCaller;
+  readonly #outage: ApiOutage;
   #config: KubeConfig;
 
   /** Reads the configuration; throws CONFIG_INVALID when there is none or it names no cluster. */
   constructor(deps: LiveClientDeps) {
     this.#deps = deps;
     this.#config = loadKubeConfig(deps.config);
+    this.#outage = new ApiOutage(deps);
     this.#caller = new RestCaller({
       ...deps,
+      outage: this.#outage,
       connect: (fresh) => {
         if (fresh) this.#config = loadKubeConfig(deps.config);
         return connectionFrom(this.#config);
@@ -84,6 +91,7 @@ export class LiveClient implements KubeClient {
   }
 
   close(): void {
+    this.#outage.close();
     this.#caller.close();
   }
 

@@ -3,7 +3,7 @@ import { FakeClock } from "../../test/fakes/fake-clock.ts";
 import { FakeKube } from "../../test/fakes/fake-kube.ts";
 import { createSeededRng } from "../../test/fakes/seeded-rng.ts";
 import { aborted } from "../runtime/abort.ts";
-import { silentLogger } from "../runtime/logger.ts";
+import { createLogger } from "../runtime/logger.ts";
 import { Registry } from "../runtime/metrics.ts";
 import { type Controller, watchMapped, watchObjects, watchOwned } from "./controller.ts";
 import { KubeError } from "./errors.ts";
@@ -21,7 +21,13 @@ function start(kube = new FakeKube(), fails?: Promise<never>, passMs = 0) {
   const clock = new FakeClock();
   const rng = createSeededRng();
   const metrics = createKubeMetrics(new Registry());
-  const base = { clock, rng, logger: silentLogger };
+  const lines: Record<string, unknown>[] = [];
+  const logger = createLogger({
+    level: "info",
+    process: "test",
+    destination: { write: (line) => void lines.push(JSON.parse(line)) },
+  });
+  const base = { clock, rng, logger };
   const story: string[] = [];
   const project = ({ metadata }: { metadata: ObjectMeta }) => ({ metadata });
   const informer = new WatchingInformer({ ...base, client: kube }, { type: configMaps, project });
@@ -64,7 +70,7 @@ function start(kube = new FakeKube(), fails?: Promise<never>, passMs = 0) {
   });
   const stop = new AbortController();
   const over = manager.run(stop.signal);
-  return { clock, kube, manager, story, stop, over };
+  return { clock, kube, manager, story, stop, over, lines };
 }
 
 const config = (name: string) => ({
@@ -118,7 +124,7 @@ describe("Manager", () => {
   });
 
   it("a lost lease ends everything with an error that says so", async () => {
-    const { clock, kube, story, over } = start();
+    const { clock, kube, story, over, lines } = start();
     const ended = over.catch((error: unknown) => String(error));
     await clock.advance(100);
     kube.fail("*", "Lease", new KubeError("cut", { status: 0, reason: "Unreachable" }), 1000);
@@ -126,6 +132,9 @@ describe("Manager", () => {
 
     expect(await ended).toMatch(/lease "operator" was lost/);
     expect(story.at(-1)).toBe("health down");
+    // Told once, and not as the failure of a part.
+    const troubles = lines.filter(({ level }) => level === "warn" || level === "error");
+    expect(troubles.map(({ msg }) => msg)).toEqual(["lease lost"]);
   });
 
   it("a part that fails ends everything with its error; the lease is held to the last pass's end", async () => {

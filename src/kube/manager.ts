@@ -1,9 +1,10 @@
 import type { Clock } from "../runtime/clock.ts";
+import { codeOf } from "../runtime/errors.ts";
 import { type Runnable, runGroup } from "../runtime/group.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { Rng } from "../runtime/rng.ts";
 import type { Controller } from "./controller.ts";
-import { ControllerRunner } from "./controller-runner.ts";
+import { ControllerRunner, LEASE_LOST } from "./controller-runner.ts";
 import type { RunningInformer } from "./informer.ts";
 import type { LeaderElector } from "./leader-election.ts";
 import type { KubeMetrics } from "./metrics.ts";
@@ -52,8 +53,22 @@ export class Manager {
       name: `informer ${informer.name}`,
       run: (stop: AbortSignal) => informer.run(stop),
     }));
-    const work = { name: "controllers", run: (stop: AbortSignal) => this.#work(stop) };
-    await runGroup([...always, ...caches, work], signal, logger);
+    const handOver = new AbortController();
+    const work = {
+      name: "controllers",
+      run: async (stop: AbortSignal) => {
+        try {
+          await this.#work(stop);
+        } catch (error) {
+          // Another replica leads now, and the log says so: the rest stops in order, no part has failed.
+          if (codeOf(error) !== LEASE_LOST) throw error;
+          handOver.abort(error);
+        }
+      },
+    };
+    const stop = AbortSignal.any([signal, handOver.signal]);
+    await runGroup([...always, ...caches, work], stop, logger);
+    handOver.signal.throwIfAborted();
   }
 
   async #work(signal: AbortSignal): Promise<void> {

@@ -7,11 +7,11 @@
  */
 import { backoffMs } from "../runtime/backoff.ts";
 import type { Clock } from "../runtime/clock.ts";
-import { describeError } from "../runtime/errors.ts";
+import { codeOf, describeError } from "../runtime/errors.ts";
 import type { Logger } from "../runtime/logger.ts";
 import type { Rng } from "../runtime/rng.ts";
 import type { KubeClient, ListPage } from "./client.ts";
-import { isGone, isUnavailable, retryAfterOf } from "./errors.ts";
+import { isGone, isUnavailable, isUnreachable, retryAfterOf } from "./errors.ts";
 import type { InformerCache, Projected } from "./informer-cache.ts";
 import { type KubeObject, objectKey, type ResourceType } from "./objects.ts";
 
@@ -37,6 +37,8 @@ const SILENCE_MS = 150_000;
 const BACKOFF = { baseMs: 500, maxMs: 10_000 };
 /** A watch that lived this long was healthy; one that did not counts as a failure. */
 const HEALTHY_MS = 10_000;
+/** A refusal is told in the log once it lasts: a server that starts refuses a while what it will allow. */
+const TELL_MS = 10_000;
 /** The server may not make us wait longer than this. */
 const MAX_RETRY_AFTER_MS = 60_000;
 
@@ -45,6 +47,9 @@ export class Reflector<T extends KubeObject, P> {
   readonly #scope: string;
   #version: string | undefined;
   #failures = 0;
+  /** Since when the server refuses; undefined while it does not. */
+  #refusedSince: number | undefined;
+  #toldRefusal = false;
   /** True once a list has been put in the cache. */
   listed = false;
   /** What went wrong last, for `/readyz`; undefined while all is well. */
@@ -76,15 +81,13 @@ export class Reflector<T extends KubeObject, P> {
 
   /** Decides what the end of a watch means, and waits as long as that asks for. */
   async #rest(failure: unknown, livedMs: number, signal: AbortSignal): Promise<void> {
-    const { clock, rng, logger, type } = this.#deps;
+    const { clock, rng } = this.#deps;
     if (livedMs >= HEALTHY_MS) this.#failures = 0;
     if (failure !== undefined) {
       this.trouble = describeError(failure);
       // Where the server cannot be asked, the version stays good; any other answer means list anew.
       if (!isUnavailable(failure)) this.#version = undefined;
-      const fields = { kind: type.kind, namespace: this.#scope, err: this.trouble };
-      if (isGone(failure)) logger.info(fields, "watch expired, listing again");
-      else logger.warn({ ...fields, attempt: this.#failures + 1 }, "list or watch failed");
+      this.#tell(failure);
     }
     if (failure === undefined && livedMs >= HEALTHY_MS) return;
     const firstExpiry = isGone(failure) && this.#failures === 0;
@@ -93,6 +96,32 @@ export class Reflector<T extends KubeObject, P> {
     const asked = Math.min(retryAfterOf(failure) ?? 0, MAX_RETRY_AFTER_MS);
     const delay = Math.max(asked, backoffMs(this.#failures, BACKOFF, rng));
     await clock.sleep(delay, signal).catch(() => {});
+  }
+
+  /** One line for a refusal that lasts. The client tells of a server that cannot be reached. */
+  #tell(failure: unknown): void {
+    const { clock, logger, namespace } = this.#deps;
+    const where = namespace === undefined ? {} : { namespace };
+    const fields = { ...where, err: this.trouble, attempt: this.#failures + 1 };
+    if (isGone(failure) || isUnreachable(failure)) {
+      if (isUnreachable(failure)) this.#refusedSince = undefined;
+      logger.debug(fields, "watch ended, looking again");
+      return;
+    }
+    this.#refusedSince ??= clock.monotonic();
+    if (this.#toldRefusal || clock.monotonic() - this.#refusedSince < TELL_MS) return;
+    this.#toldRefusal = true;
+    logger.warn({ ...fields, code: codeOf(failure) ?? "INTERNAL" }, "list or watch failed");
+  }
+
+  /** Only what a watch brings shows that both calls work. */
+  #works(): void {
+    const { logger, namespace } = this.#deps;
+    this.trouble = undefined;
+    this.#refusedSince = undefined;
+    if (!this.#toldRefusal) return;
+    this.#toldRefusal = false;
+    logger.info(namespace === undefined ? {} : { namespace }, "list and watch work again");
   }
 
   async #relist(signal: AbortSignal): Promise<void> {
@@ -132,7 +161,7 @@ export class Reflector<T extends KubeObject, P> {
       signal,
     });
     for await (const event of watch) {
-      this.trouble = undefined;
+      this.#works();
       if (event.type === "BOOKMARK") {
         this.#version = event.resourceVersion;
         continue;

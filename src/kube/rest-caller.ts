@@ -2,8 +2,9 @@ import { backoffMs } from "../runtime/backoff.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { describeError } from "../runtime/errors.ts";
 import type { Rng } from "../runtime/rng.ts";
+import type { ApiOutage } from "./api-outage.ts";
 import type { CallOptions } from "./client.ts";
-import { KubeError } from "./errors.ts";
+import { isUnreachable, KubeError } from "./errors.ts";
 import {
   type Answer,
   type Connection,
@@ -19,6 +20,7 @@ export interface RestCallerDeps {
   clock: Clock;
   rng: Pick<Rng, "next">;
   metrics: RestClientMetrics;
+  outage: Pick<ApiOutage, "failed" | "answered">;
   /** Who we are, read again from its files when `fresh`. */
   connect(fresh: boolean): Promise<Connection>;
 }
@@ -67,6 +69,7 @@ export class RestCaller {
         this.#transport.exchange(connection, exchange),
       );
       if (answer.status >= 200 && answer.status < 300) {
+        this.#deps.outage.answered();
         try {
           const parsed: R = JSON.parse(answer.body);
           return parsed;
@@ -75,6 +78,7 @@ export class RestCaller {
         }
       }
       const error = answerError(call.what, answer.status, answer.body, answer.retryAfter);
+      this.#told(error);
       await this.#beforeRetry(call, error, attempt);
     }
   }
@@ -84,7 +88,10 @@ export class RestCaller {
     const response = await this.#counted(call, (connection, exchange) =>
       this.#transport.stream(connection, { ...exchange, signal }),
     );
-    if (response.statusCode === 200) return response;
+    if (response.statusCode === 200) {
+      this.#deps.outage.answered();
+      return response;
+    }
     const body = await readText(response);
     const error = answerError(
       call.what,
@@ -92,8 +99,14 @@ export class RestCaller {
       body,
       response.headers["retry-after"],
     );
+    this.#told(error);
     if (error.status === 401) this.#connection = undefined;
     throw error;
+  }
+
+  #told(error: KubeError): void {
+    if (isUnreachable(error)) this.#deps.outage.failed(describeError(error));
+    else this.#deps.outage.answered();
   }
 
   /** Waits as the server asks, or throws the error when the call is not to be sent again. */
@@ -130,7 +143,9 @@ export class RestCaller {
     } catch (error) {
       signal?.throwIfAborted();
       const timedOut = Error.isError(error) && error.name === "DeadlineError";
-      throw connectionError(call.what, error, timedOut);
+      const failure = connectionError(call.what, error, timedOut);
+      this.#told(failure);
+      throw failure;
     } finally {
       metrics.requests.inc({ code, method: call.method, host });
       const seconds = (clock.monotonic() - start) / 1000;
@@ -164,11 +179,13 @@ export class RestCaller {
       return { connection, host: new URL(connection.server).host };
     } catch (error) {
       if (this.#connection === held) this.#connection = undefined;
-      throw new KubeError(`no identity for the API server: ${describeError(error)}`, {
+      const failure = new KubeError(`no identity for the API server: ${describeError(error)}`, {
         status: 0,
         reason: "Unreachable",
         cause: error,
       });
+      this.#told(failure);
+      throw failure;
     }
   }
 }

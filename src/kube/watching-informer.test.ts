@@ -2,7 +2,7 @@ import { describe, expect, it } from "@jest/globals";
 import { FakeClock } from "../../test/fakes/fake-clock.ts";
 import { FakeKube } from "../../test/fakes/fake-kube.ts";
 import { createSeededRng } from "../../test/fakes/seeded-rng.ts";
-import { silentLogger } from "../runtime/logger.ts";
+import { createLogger, silentLogger } from "../runtime/logger.ts";
 import { KubeError } from "./errors.ts";
 import { type ConfigMap, configMaps, pods } from "./resources.ts";
 import { type InformerOptions, WatchingInformer } from "./watching-informer.ts";
@@ -28,7 +28,13 @@ function project(object: ConfigMap): Small {
 function start(options: Partial<InformerOptions<ConfigMap, Small>> = {}) {
   const clock = new FakeClock();
   const kube = new FakeKube();
-  const deps = { client: kube, clock, rng: createSeededRng(), logger: silentLogger };
+  const lines: Record<string, unknown>[] = [];
+  const logger = createLogger({
+    level: "info",
+    process: "test",
+    destination: { write: (line) => void lines.push(JSON.parse(line)) },
+  });
+  const deps = { client: kube, clock, rng: createSeededRng(), logger };
   const indexes = { byValue: (object: Small) => [object.value] };
   const informer = new WatchingInformer(deps, { type: configMaps, project, indexes, ...options });
   const changes: string[] = [];
@@ -39,7 +45,7 @@ function start(options: Partial<InformerOptions<ConfigMap, Small>> = {}) {
   const stop = new AbortController();
   const over = informer.run(stop.signal);
   const calls = () => kube.requests.map(({ verb }) => verb);
-  return { clock, kube, informer, changes, stop, over, calls };
+  return { clock, kube, informer, changes, stop, over, calls, lines };
 }
 
 const forbidden = new KubeError("no", { status: 403, reason: "Forbidden" });
@@ -234,6 +240,41 @@ describe("WatchingInformer", () => {
     await clock.advance(5_000);
 
     expect(informer.readiness()).toBe("configmaps are not listed yet: no");
+  });
+
+  it("a server that cannot be reached is no line of its own: the client tells of it", async () => {
+    const { clock, kube, lines } = start();
+    await clock.advance(60_000);
+    kube.fail("list", "ConfigMap", unreachable, 20);
+    kube.fail("watch", "ConfigMap", unreachable, 20);
+    kube.closeWatches("ConfigMap", gone);
+    await clock.advance(600_000);
+
+    expect(lines).toEqual([]);
+  });
+
+  it("a refusal is one line once it lasts, with the names of all lines, and its end another", async () => {
+    const { clock, kube, lines } = start({ namespaces: ["one"] });
+    kube.fail("watch", "ConfigMap", forbidden, 10);
+    await clock.advance(9_000);
+    expect(lines).toEqual([]);
+    await clock.advance(120_000);
+    kube.bookmark("ConfigMap");
+    await clock.settle();
+
+    const common = { component: "informer", kind: "ConfigMap", namespace: "one" };
+    expect(lines).toEqual([
+      expect.objectContaining({ ...common, level: "warn", err: "no", code: "FORBIDDEN" }),
+      expect.objectContaining({ ...common, level: "info", msg: "list and watch work again" }),
+    ]);
+  });
+
+  it("a server that refuses for a moment, as one that starts does, is no line", async () => {
+    const { clock, kube, lines } = start();
+    kube.fail("list", "ConfigMap", forbidden, 2);
+    await clock.advance(120_000);
+
+    expect(lines).toEqual([]);
   });
 
   it("a jump of the wall clock changes nothing", async () => {

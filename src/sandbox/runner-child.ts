@@ -32,7 +32,7 @@ export function startRunnerChild(options: RunnerChildOptions): RunnerSource {
     while (!closing.signal.aborted) {
       const how = await runOnce(options);
       if (closing.signal.aborted) return;
-      logger.warn({ how }, "runner ended");
+      logger.warn({ reason: how }, "runner ended");
       await clock.sleep(RESTART_MS, closing.signal).catch(() => {});
     }
   })();

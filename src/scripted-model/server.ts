@@ -225,7 +225,7 @@ class ScriptedModel {
   }
 
   #invalid(reply: Reply, message: string, record?: RequestRecord): unknown {
-    this.#deps.logger.warn({ rule: message }, "request refused");
+    this.#deps.logger.warn({ reason: message }, "request refused");
     this.#count("invalid", record);
     return sendError(reply, 400, "invalid_request_error", message);
   }

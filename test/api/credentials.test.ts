@@ -11,6 +11,7 @@ import { ISSUER_SECRET, loadIssuerKeys } from "../../src/operator/issuer/key-sto
 import { KubeTokenReviewer } from "../../src/operator/issuer/token-review.ts";
 import { ISSUER_AUDIENCE } from "../../src/protocol/proxy-api.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
+import { silentLogger } from "../../src/runtime/logger.ts";
 import { Registry } from "../../src/runtime/metrics.ts";
 import { systemRng } from "../../src/runtime/rng.ts";
 import { type ApiServer, startApiServer } from "../cluster/api-server.ts";
@@ -36,6 +37,7 @@ beforeAll(async () => {
     clock: systemClock,
     rng: systemRng,
     metrics: createKubeMetrics(new Registry()).restClient,
+    logger: silentLogger,
   });
   for (const namespace of [SYSTEM, "team-a", "team-b"]) await kubectl("create", "ns", namespace);
   await kubectl("-n", SYSTEM, "create", "serviceaccount", POOL_ACCOUNT);

@@ -2,6 +2,7 @@ import { LiveClient } from "../../src/kube/live-client.ts";
 import { createKubeMetrics } from "../../src/kube/metrics.ts";
 import { customResourceDefinitions } from "../../src/kube/resources.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
+import { silentLogger } from "../../src/runtime/logger.ts";
 import { Registry } from "../../src/runtime/metrics.ts";
 import { systemRng } from "../../src/runtime/rng.ts";
 import { startApiServer } from "../cluster/api-server.ts";
@@ -16,6 +17,7 @@ describeKubeClient("LiveClient", async () => {
     clock: systemClock,
     rng: systemRng,
     metrics: createKubeMetrics(new Registry()).restClient,
+    logger: silentLogger,
   });
   await client.create(customResourceDefinitions, widgetDefinition());
   await untilServed(client);

@@ -44,6 +44,7 @@ beforeEach(async () => {
     clock: systemClock,
     rng: systemRng,
     metrics: createKubeMetrics(registry).restClient,
+    logger: silentLogger,
   });
 });
 afterEach(async () => {

@@ -11,6 +11,7 @@ import { createKubeMetrics } from "../../src/kube/metrics.ts";
 import { configMaps } from "../../src/kube/resources.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { codeOf } from "../../src/runtime/errors.ts";
+import { silentLogger } from "../../src/runtime/logger.ts";
 import { Registry } from "../../src/runtime/metrics.ts";
 import { systemRng } from "../../src/runtime/rng.ts";
 
@@ -43,6 +44,7 @@ function connect(config: KubeConfigSource): LiveClient {
     clock: systemClock,
     rng: systemRng,
     metrics: createKubeMetrics(new Registry()).restClient,
+    logger: silentLogger,
   });
 }
 

@@ -40,6 +40,7 @@ function connect(): LiveClient {
     clock: systemClock,
     rng: systemRng,
     metrics: createKubeMetrics(new Registry()).restClient,
+    logger: silentLogger,
   });
   clients.push(client);
   return client;

@@ -101,6 +101,7 @@ export class OperatorRig {
       config,
       userAgent: "drover-operator/test",
       metrics: createKubeMetrics(new Registry()).restClient,
+      logger: silentLogger,
     });
   }
 

@@ -135,7 +135,8 @@ export class SessionDeletion {
     const log = ref === undefined ? "" : `; ${await this.#later(session, ref)}`;
     const note = `the finalizer was removed although ${why}; pods that are left of session "${session.metadata.name}" have label ${LABELS.session}=${uidOf(session)}${log}`;
     this.#deps.events.record(agentSessions, session, warning("CleanupForced", note));
-    this.#deps.logger.warn({ name: session.metadata.name, reason: why }, "clean-up forced");
+    const { namespace, name } = session.metadata;
+    this.#deps.logger.warn({ namespace, name, reason: why }, "clean-up forced");
   }
 
   /** Says what becomes of the log. Whatever happens, a namespace that is being deleted must not hang. */
