@@ -52,7 +52,7 @@ export const REASONS = {
   NamespaceNotAllowed: "The harness pool does not serve this namespace.",
   AccessDenied: "The pool's service account may not read a Secret; the message holds the grant.",
   CredentialNotFound:
-    "The value that an entry names was not there when a proxy last read it; it shows as soon as one reads it.",
+    "The value that an entry names was not there when a proxy last read it; a Secret is looked at every ten seconds while sessions use it, a secret in the vault when a session needs it.",
   Failed: "The session gave up: the last `session.error` of its log says why.",
   DeadlineExceeded: "`activeDeadlineSeconds` have passed.",
   Quarantined: "The session killed its worker several times without progress and is put aside.",

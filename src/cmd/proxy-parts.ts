@@ -1,9 +1,11 @@
+import type { SnapshotReader } from "../protocol/session-ports.ts";
 import { AuditLog } from "../proxy/audit.ts";
 import type { ProxyConfig } from "../proxy/config.ts";
 import { CredentialReports } from "../proxy/credential-reports.ts";
 import type { EdgeConfig } from "../proxy/edge/config.ts";
 import { IssuerClient } from "../proxy/issuer-client.ts";
 import { createProxyMetrics, type Role } from "../proxy/metrics.ts";
+import { SecretChecks } from "../proxy/secret-checks.ts";
 import { aborted } from "../runtime/abort.ts";
 import { backoffMs } from "../runtime/backoff.ts";
 import { systemClock } from "../runtime/clock.ts";
@@ -30,8 +32,15 @@ interface Served {
 /** Nobody has it: the answer, that there is no such session, shows that the store answers. */
 const NO_SESSION = `sesn_none00_${"0".repeat(26)}`;
 
+/** The edge serves repositories, a sidecar everything else; each may read what it serves. */
+type ProxyProcess = "proxy" | "edge";
+
 /** What the sidecar and the edge are both made of, and how both live. Nothing is asked of anybody yet. */
-export function openProxyParts(config: ProxySettings, process: string, roles?: readonly Role[]) {
+export function openProxyParts(
+  config: ProxySettings,
+  process: ProxyProcess,
+  roles?: readonly Role[],
+) {
   const logger = createLogger({ level: config.logLevel, process });
   const registry = createRegistry(process, VERSION);
   const metrics = createProxyMetrics(registry, roles);
@@ -57,6 +66,19 @@ export function openProxyParts(config: ProxySettings, process: string, roles?: r
     ...common,
   });
   const reports = new CredentialReports({ writer: sessions, clock: systemClock });
+  const secretChecks = new SecretChecks({
+    source: credentials.source,
+    serves: ({ repositoryUrl }) => (repositoryUrl !== undefined) === (process === "edge"),
+    onRead: reports.note,
+    clock: systemClock,
+  });
+  const snapshots: SnapshotReader = {
+    readSnapshot: async (tenant, sessionId) => {
+      const snapshot = await sessions.readSnapshot(tenant, sessionId);
+      if (snapshot !== null) secretChecks.served(snapshot);
+      return snapshot;
+    },
+  };
   return {
     sessions,
     vault: credentials.vault,
@@ -64,7 +86,7 @@ export function openProxyParts(config: ProxySettings, process: string, roles?: r
     deps: {
       issuer,
       leases: sessions,
-      snapshots: sessions,
+      snapshots,
       credentials: credentials.source,
       onCredentialRead: reports.note,
       inClusterServers,
@@ -89,11 +111,12 @@ export function openProxyParts(config: ProxySettings, process: string, roles?: r
       const served = new AbortController();
       const auditing = audit.run(served.signal);
       const checking = storeCheck.run(served.signal);
+      const looking = secretChecks.run(served.signal);
       await loadKeys(server, logger, signal);
       await aborted(signal);
       await close();
       served.abort();
-      await Promise.all([auditing, checking]);
+      await Promise.all([auditing, checking, looking]);
       await health.close();
       sessions.close();
       await Promise.all([issuer.close(), credentials.close()]);
