@@ -253,6 +253,7 @@ describe("installed", () => {
   it("an upgrade keeps the issuer's keys, and what the operator wrote into objects of the chart", async () => {
     const before = await installed.get("secret", NAMESPACE, "drover-issuer-key");
     const more = ["--set", "operator.logLevel=debug", "--set", "defaultPool.concurrency=7"];
+    more.push("--set", "defaultPool.mcpCallTimeoutSeconds=60");
     // As an autoscaler would; Helm gives the field up in the same upgrade.
     await installed.kubectl(["scale", "hrp/default", "-n", NAMESPACE, "--replicas=3"]);
     more.push("--set", "defaultPool.replicas=null");
@@ -262,7 +263,7 @@ describe("installed", () => {
     const after = await installed.get("secret", NAMESPACE, "drover-issuer-key");
     const pool = await installed.get("hrp", NAMESPACE, "default");
     expect(after.data).toEqual(before.data);
-    expect(pool.spec).toMatchObject({ concurrency: 7, replicas: 3 });
+    expect(pool.spec).toMatchObject({ concurrency: 7, mcpCallTimeoutSeconds: 60, replicas: 3 });
     expect(pool.status?.["code"]).toMatch(/^[0-9a-z]{4}$/);
   });
 });
