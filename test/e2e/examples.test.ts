@@ -55,6 +55,14 @@ describe("the minimal example", () => {
     expect(text).toBe("hello from the sandbox\n");
   });
 
+  it("its sandbox started without a Warning: the kubelet did not probe it before it listened", async () => {
+    const name = (await sandboxPods(NAMESPACE))[0]?.metadata.name ?? "";
+
+    const all = await kubectl(["events", "-n", NAMESPACE, "--for", `pod/${name}`]);
+    expect(all).toContain("Started");
+    expect(all).not.toMatch(/Warning\s+(Unhealthy|FailedPostStartHook)/);
+  });
+
   it("its sandbox holds no secret: no token, no Secret, no credential in spec or environment", async () => {
     const pod = (await sandboxPods(NAMESPACE))[0];
     const name = pod?.metadata.name ?? "";

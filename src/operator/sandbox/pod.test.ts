@@ -54,6 +54,14 @@ describe("the sandbox pod", () => {
     expect(named(pod, "daemon").resources?.limits?.["memory"]).toBe("192Mi");
   });
 
+  it("has the kubelet wait for the daemon before it probes, and runs no script of the image for that", () => {
+    const command = named(pod, "daemon").lifecycle?.postStart?.exec?.command;
+
+    expect(command?.slice(0, 3)).toEqual(["bash", "-p", "-c"]);
+    expect(named(pod, "sandbox").lifecycle).toBeUndefined();
+    expect(named(pod, "daemon").readinessProbe?.httpGet?.path).toBe("/healthz");
+  });
+
   it("starts both without a debugger, from a program that only root may read", () => {
     for (const name of ["sandbox", "daemon"]) {
       const { command, env } = named(pod, name);

@@ -62,6 +62,18 @@ const DAEMON_RESOURCES = {
 };
 /** Time for the daemon to end running calls and sync its journal. */
 const GRACE_SECONDS = 5;
+/**
+ * Ends when the daemon takes calls, or after half a minute, then without a failure: a hook that fails
+ * has its container killed, and the probe says better what is wrong. The kubelet probes a container
+ * only after its hook; one that is probed while it starts gets a Warning event each time.
+ */
+const UNTIL_READY = `until (exec 3<>/dev/tcp/127.0.0.1/${PORTS.sandbox} \
+  && printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3 \
+  && read -r -t 2 _ status _ <&3 && [ "$status" = 200 ]) 2>/dev/null
+do
+  ((SECONDS < 30)) || exit 0
+  sleep 0.1
+done`;
 
 /** What Pod Security `restricted` asks of each container, and a root file system nobody writes to. */
 const restricted = () =>
@@ -213,6 +225,7 @@ function daemonContainer(
       { name: SANDBOX_ENV.journal, value: STATE_DIR },
     ],
     ports: [{ name: "daemon", containerPort: PORTS.sandbox, protocol: "TCP" }],
+    lifecycle: { postStart: { exec: { command: ["bash", "-p", "-c", UNTIL_READY] } } },
     readinessProbe: {
       httpGet: { path: "/healthz", port: PORTS.sandbox },
       periodSeconds: 1,

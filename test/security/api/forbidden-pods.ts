@@ -144,6 +144,27 @@ const shapes: ForbiddenPod[] = [
     },
   },
   {
+    name: "a hook of the daemon that asks another host",
+    message: "the one hook",
+    change: (pod) => {
+      named(pod, "daemon").lifecycle = { postStart: hook };
+    },
+  },
+  {
+    name: "a hook at the end of the daemon",
+    message: "the one hook",
+    change: (pod) => {
+      named(pod, "daemon").lifecycle = { preStop: { exec: { command: ["x"] } } };
+    },
+  },
+  {
+    name: "a command that the kubelet runs beside the tools",
+    message: "lifecycle",
+    change: (pod) => {
+      container(pod).lifecycle = { postStart: { exec: { command: ["x"] } } };
+    },
+  },
+  {
     name: "the journal in the tools' container",
     message: "must not mount",
     change: (pod) => void container(pod).volumeMounts?.push({ name: "state", mountPath: "/state" }),

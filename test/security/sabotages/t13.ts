@@ -136,16 +136,23 @@ export const sabotages: readonly Sabotage[] = [
   {
     ...common,
     defence: "The kubelet asks no other host for a sandbox",
-    find: "&& (c.name == 'daemon' || !has(c.readinessProbe))",
+    find: "&& (c.name == 'daemon' || (!has(c.readinessProbe) && !has(c.lifecycle)))",
     replace: "",
-    name: "a probe of another host",
+    name: "a probe of another host|a hook that the kubelet calls",
+  },
+  {
+    ...common,
+    defence: "The one hook of a sandbox is a command of its daemon, which asks no host",
+    find: "(c.lifecycle.all(k, k == 'postStart') && has(c.lifecycle.postStart.exec))",
+    replace: "true",
+    name: "a hook of the daemon that asks|a hook at the end",
   },
   {
     ...common,
     defence: "Containers hold what is listed, nothing else",
     find: "variables.containers.all(c, c.all(k, k in ['name', 'image', 'command',",
     replace: "variables.containers.all(c, c.all(k, true || k in ['name', 'image', 'command',",
-    name: "a hook that the kubelet calls|a terminal",
+    name: "a terminal",
   },
   {
     ...common,
