@@ -72,13 +72,6 @@ export function openProxyParts(
     onRead: reports.note,
     clock: systemClock,
   });
-  const snapshots: SnapshotReader = {
-    readSnapshot: async (tenant, sessionId) => {
-      const snapshot = await sessions.readSnapshot(tenant, sessionId);
-      if (snapshot !== null) secretChecks.served(snapshot);
-      return snapshot;
-    },
-  };
   return {
     sessions,
     vault: credentials.vault,
@@ -86,7 +79,7 @@ export function openProxyParts(
     deps: {
       issuer,
       leases: sessions,
-      snapshots,
+      snapshots: noticed(sessions, secretChecks),
       credentials: credentials.source,
       onCredentialRead: reports.note,
       inClusterServers,
@@ -120,6 +113,17 @@ export function openProxyParts(
       await health.close();
       sessions.close();
       await Promise.all([issuer.close(), credentials.close()]);
+    },
+  };
+}
+
+/** What is read of a session is checked from then on. */
+function noticed(snapshots: SnapshotReader, checks: SecretChecks): SnapshotReader {
+  return {
+    readSnapshot: async (tenant, sessionId) => {
+      const snapshot = await snapshots.readSnapshot(tenant, sessionId);
+      if (snapshot !== null) checks.served(snapshot);
+      return snapshot;
     },
   };
 }

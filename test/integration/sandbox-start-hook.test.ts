@@ -30,7 +30,7 @@ function startHook(port: number) {
   return hook;
 }
 
-it("it goes on while nobody listens and while calls are not taken, and ends well when they are", async () => {
+it("goes on while nobody listens and while calls are not taken, and ends well when they are", async () => {
   const port = await freePort();
   const hook = startHook(port);
   await new Promise((resolve) => setTimeout(resolve, 400));
@@ -54,7 +54,7 @@ it("it goes on while nobody listens and while calls are not taken, and ends well
   expect(hook).toEqual({ code: 0, output: "" });
 });
 
-it("it ends without a failure when the daemon never comes, so that the container is not killed for it", async () => {
+it("ends without a failure when the daemon never comes, so that the container is not killed for it", async () => {
   const daemon = aSandboxPod().spec.containers.find(({ name }) => name === "daemon");
   const script = daemon?.lifecycle?.postStart?.exec?.command?.at(-1) ?? "";
   expect(script).toContain("SECONDS < 30");
