@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, it } from "@jest/globals";
+import { message, newRef, newSession } from "../../test/builders/sessions.ts";
 import { FakeClock } from "../../test/fakes/fake-clock.ts";
 import { createSeededRng } from "../../test/fakes/seeded-rng.ts";
-import { message, newRef, newSession } from "../../test/fakes/session-fixtures.ts";
 import { createMemorySessionStore } from "../sessions/memory/memory-session-store.ts";
 import type { Lease, SessionRef } from "../sessions/session-log.ts";
 import { Journal } from "./journal.ts";

@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
+import { newRef, newSession } from "../../test/builders/sessions.ts";
 import { aSnapshot } from "../../test/builders/snapshot.ts";
 import { FakeClock } from "../../test/fakes/fake-clock.ts";
 import { createSeededRng } from "../../test/fakes/seeded-rng.ts";
-import { newRef, newSession } from "../../test/fakes/session-fixtures.ts";
 import { createSandboxClient } from "../protocol/sandbox-client.ts";
 import { AppError } from "../runtime/errors.ts";
 import { silentLogger } from "../runtime/logger.ts";

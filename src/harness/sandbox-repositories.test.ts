@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
+import { newRef, newSession } from "../../test/builders/sessions.ts";
 import { aSnapshot } from "../../test/builders/snapshot.ts";
 import { FakeClock } from "../../test/fakes/fake-clock.ts";
 import { createSeededRng } from "../../test/fakes/seeded-rng.ts";
-import { newRef, newSession } from "../../test/fakes/session-fixtures.ts";
 import { sessionRepository } from "../api/agent-session.ts";
 import type { RepositoriesRequest, RepositoriesResponse } from "../protocol/sandbox-api.ts";
 import { AUDIENCES, generateSigningKey, signToken } from "../protocol/tokens.ts";

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "@jest/globals";
-import { event, message } from "../../test/fakes/session-fixtures.ts";
+import { event, message } from "../../test/builders/sessions.ts";
 import { chainAt } from "./chain.ts";
 import type { ClaimOp, ClaimSurroundings, LeasedAppendOp, LogState } from "./log-state.ts";
 import { type Release, START, type StoredEvent } from "./session-log.ts";

@@ -18,7 +18,7 @@ import { type ApiServer, startApiServer } from "../cluster/api-server.ts";
 import {
   credentialSourceContract,
   request,
-  type SourceFixture,
+  type SourceRig,
 } from "../contracts/credential-source.ts";
 
 const SYSTEM = "drover-system";
@@ -116,7 +116,7 @@ async function putSecret(tenant: string, name: string, key: string, value: strin
 
 credentialSourceContract(
   "KubernetesSecretSource on a real API server",
-  async (): Promise<SourceFixture> => {
+  async (): Promise<SourceRig> => {
     const { source, secretClient } = await poolSource();
     await grantAll();
     return {

@@ -17,7 +17,8 @@ import { silentLogger } from "../../src/runtime/logger.ts";
 import { Registry } from "../../src/runtime/metrics.ts";
 import { systemRng } from "../../src/runtime/rng.ts";
 import { type ApiServer, startApiServer } from "../cluster/api-server.ts";
-import { FaultProxy, isListOf, isWatchOf } from "../fakes/fault-proxy.ts";
+import { eventually } from "../eventually.ts";
+import { FaultProxy, isListOf, isWatchOf } from "../servers/fault-proxy.ts";
 
 let server: ApiServer;
 let proxy: FaultProxy;
@@ -68,16 +69,8 @@ async function startInformer() {
   stops.push(stop);
   const over = informer.run(stop.signal);
   await informer.synced(AbortSignal.timeout(30_000));
-  await until("the watch is open", () => proxy.requests.some(isWatchOf("configmaps")));
+  await eventually("the watch is open", () => proxy.requests.some(isWatchOf("configmaps")));
   return { informer, stop, over };
-}
-
-async function until(what: string, holds: () => boolean): Promise<void> {
-  const end = Date.now() + 40_000;
-  while (!holds()) {
-    if (Date.now() > end) throw new Error(`not within 40 s: ${what}`);
-    await sleep(50);
-  }
 }
 
 /** Writes past the proxy, as another client would. */
@@ -97,7 +90,7 @@ describe("an informer", () => {
     const during = proxy.connections - before;
     proxy.restore();
     const restoredAt = Date.now();
-    await until("the change is seen", () => informer.get("default/cut") === "7");
+    await eventually("the change is seen", () => informer.get("default/cut") === "7");
     await sleep(3_000);
 
     expect(during).toBeGreaterThan(0);
@@ -116,9 +109,9 @@ describe("an informer", () => {
     });
     proxy.cut();
     proxy.restore();
-    await until("the faults are used up", () => proxy.since(from).length >= 6);
+    await eventually("the faults are used up", () => proxy.since(from).length >= 6);
     await kubectl("create", "configmap", "after-403", "--from-literal=value=8");
-    await until("the change is seen", () => informer.get("default/after-403") === "8");
+    await eventually("the change is seen", () => informer.get("default/after-403") === "8");
     await sleep(2_000);
 
     expect(proxy.since(from, isListOf("configmaps")).length).toBeLessThanOrEqual(4);
@@ -129,12 +122,12 @@ describe("an informer", () => {
   it("a restart of the API server is survived; what happened meanwhile is told", async () => {
     await kubectl("create", "configmap", "doomed", "--from-literal=value=1");
     const { informer } = await startInformer();
-    await until("the object is seen", () => informer.get("default/doomed") !== undefined);
+    await eventually("the object is seen", () => informer.get("default/doomed") !== undefined);
     const from = Date.now();
     await server.restart();
     await kubectl("delete", "configmap", "doomed");
     await kubectl("create", "configmap", "fresh", "--from-literal=value=2");
-    await until(
+    await eventually(
       "both changes are seen",
       () => informer.get("default/doomed") === undefined && informer.get("default/fresh") === "2",
     );
@@ -146,7 +139,7 @@ describe("an informer", () => {
   it("410 for its version leads to a list that tells what was deleted", async () => {
     await kubectl("create", "configmap", "expired", "--from-literal=value=1");
     const { informer } = await startInformer();
-    await until("the object is seen", () => informer.get("default/expired") !== undefined);
+    await eventually("the object is seen", () => informer.get("default/expired") !== undefined);
     const from = Date.now();
     const expired = { kind: "Status", code: 410, reason: "Expired", message: "too old" };
     proxy.fault({
@@ -157,7 +150,7 @@ describe("an informer", () => {
     proxy.cut();
     await kubectl("delete", "configmap", "expired");
     proxy.restore();
-    await until("the deletion is seen", () => informer.get("default/expired") === undefined);
+    await eventually("the deletion is seen", () => informer.get("default/expired") === undefined);
 
     expect(proxy.since(from, isListOf("configmaps"))).toHaveLength(1);
   });

@@ -25,6 +25,7 @@ import { Registry } from "../../src/runtime/metrics.ts";
 import { systemRng } from "../../src/runtime/rng.ts";
 import { type ApiServer, startApiServer } from "../cluster/api-server.ts";
 import { type Widget, widgets } from "../contracts/kube-client.ts";
+import { eventually } from "../eventually.ts";
 import { untilServed, widgetDefinition } from "./kube-widgets.ts";
 
 const lease = { namespace: "default", name: "test-operator" };
@@ -156,14 +157,6 @@ function startOperator(identity: string, leaseDurationMs = 4_000) {
   return { elector, manager, recorder, stop, over };
 }
 
-async function until(what: string, holds: () => Promise<boolean> | boolean): Promise<void> {
-  const end = Date.now() + 40_000;
-  while (!(await holds())) {
-    if (Date.now() > end) throw new Error(`not within 40 s: ${what}`);
-    await sleep(50);
-  }
-}
-
 async function makeWidget(name: string, size: number): Promise<Widget> {
   return await admin.create(widgets, {
     apiVersion: "test.drover.dev/v1",
@@ -185,7 +178,7 @@ async function readySize(name: string): Promise<string | undefined> {
 describe("two replicas of an operator", () => {
   it("one leads and works, the other takes over when it stops, and they never lead together", async () => {
     const first = startOperator("first");
-    await until("the first leads", () => first.elector.leading);
+    await eventually("the first leads", () => first.elector.leading);
     const second = startOperator("second");
     const both: number[] = [];
     const watching = new AbortController();
@@ -196,20 +189,20 @@ describe("two replicas of an operator", () => {
       }
     })();
 
-    await until("both have caches", () => second.manager.readiness() === undefined);
+    await eventually("both have caches", () => second.manager.readiness() === undefined);
     await makeWidget("a", 1);
-    await until("the widget is ready", async () => (await readySize("a")) === "1");
+    await eventually("the widget is ready", async () => (await readySize("a")) === "1");
     await admin.patch(widgets, at("a"), { kind: "merge", body: { spec: { size: 2 } } });
-    await until("the change is applied", async () => (await readySize("a")) === "2");
+    await eventually("the change is applied", async () => (await readySize("a")) === "2");
 
     first.stop.abort();
     expect(await first.over).toBeUndefined();
-    await until("the second leads", () => second.elector.leading);
+    await eventually("the second leads", () => second.elector.leading);
     await makeWidget("b", 3);
-    await until("the second works", async () => (await readySize("b")) === "3");
+    await eventually("the second works", async () => (await readySize("b")) === "3");
 
     await admin.delete(widgets, at("a"));
-    await until("the finalizer is taken off", async () => {
+    await eventually("the finalizer is taken off", async () => {
       const page = await admin.list(widgets, { namespace: "default" });
       return !page.items.some((item) => objectKey(item) === "default/a");
     });
@@ -229,10 +222,10 @@ describe("two replicas of an operator", () => {
 
   it("the controller goes on after the API server was restarted", async () => {
     const operator = startOperator("restarted", 60_000);
-    await until("it leads", () => operator.elector.leading);
+    await eventually("it leads", () => operator.elector.leading);
     await server.restart();
     await makeWidget("c", 4);
-    await until("it works", async () => (await readySize("c")) === "4");
+    await eventually("it works", async () => (await readySize("c")) === "4");
     const stillLeads = operator.elector.leading;
     operator.stop.abort();
     await operator.over;
@@ -242,7 +235,7 @@ describe("two replicas of an operator", () => {
 
   it("an API server that hangs costs the lead in time, and the process says why", async () => {
     const operator = startOperator("hung");
-    await until("it leads", () => operator.elector.leading);
+    await eventually("it leads", () => operator.elector.leading);
     const from = Date.now();
     server.pause();
     try {
@@ -257,7 +250,7 @@ describe("two replicas of an operator", () => {
     const stranger = { apiVersion: "v1", kind: "ConfigMap", metadata: at("d"), data: { a: "b" } };
     await admin.create(configMaps, stranger);
     const operator = startOperator("refused");
-    await until("it leads", () => operator.elector.leading);
+    await eventually("it leads", () => operator.elector.leading);
     await makeWidget("d", 5);
     await sleep(1_500);
     operator.stop.abort();

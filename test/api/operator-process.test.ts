@@ -2,7 +2,8 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { createServer } from "node:net";
 import { afterAll, beforeAll, expect, it } from "@jest/globals";
 import { type ApiServer, startApiServer } from "../cluster/api-server.ts";
-import { conditionOf, eventually, OperatorRig } from "./operator-rig.ts";
+import { eventually } from "../eventually.ts";
+import { conditionOf, OperatorRig } from "./operator-rig.ts";
 
 /** The real process: its configuration, its issuer, its readiness, and a Redis that is not there. */
 

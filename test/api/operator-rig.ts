@@ -26,6 +26,7 @@ import { createMemorySessionStore } from "../../src/sessions/memory/memory-sessi
 import type { Lease, SessionStore } from "../../src/sessions/session-log.ts";
 import { anInstall } from "../builders/install.ts";
 import type { ApiServer } from "../cluster/api-server.ts";
+import { eventually } from "../eventually.ts";
 
 /** How long a pod takes to end, as with a process that catches SIGTERM. */
 const TERMINATION_MS = 2_000;
@@ -389,27 +390,6 @@ export function aSession(name: string, spec: Record<string, unknown> = {}, names
       ...spec,
     },
   };
-}
-
-/** Polls until `look` answers something; fails with `what` after a generous time. */
-export async function eventually<T>(
-  what: string,
-  look: () => Promise<T | undefined | false>,
-  timeoutMs = 30_000,
-): Promise<T> {
-  const end = Date.now() + timeoutMs;
-  let last: unknown;
-  while (Date.now() < end) {
-    try {
-      const found = await look();
-      if (found !== undefined && found !== false) return found;
-      last = undefined;
-    } catch (error) {
-      last = error;
-    }
-    await sleep(100);
-  }
-  throw new Error(`never saw ${what}`, { cause: last });
 }
 
 export function conditionOf(object: AgentSession | HarnessPool, type: string) {

@@ -14,15 +14,8 @@ import { systemClock } from "../../src/runtime/clock.ts";
 import { silentLogger } from "../../src/runtime/logger.ts";
 import type { Lease } from "../../src/sessions/session-log.ts";
 import { type ApiServer, startApiServer } from "../cluster/api-server.ts";
-import {
-  anAgent,
-  aPool,
-  aSession,
-  aTemplate,
-  conditionOf,
-  eventually,
-  OperatorRig,
-} from "./operator-rig.ts";
+import { eventually } from "../eventually.ts";
+import { anAgent, aPool, aSession, aTemplate, conditionOf, OperatorRig } from "./operator-rig.ts";
 
 let api: ApiServer;
 let rig: OperatorRig;

@@ -13,8 +13,8 @@ import { cpus, loadavg } from "node:os";
 import { parseArgs } from "node:util";
 import { callRequest, post, RawConnection, type RequestForm } from "./http-load.ts";
 import { CORES, cpuSeconds, leaveMeasuredCore } from "./processes.ts";
-import { type HeldSession, type ProxyBed, type Scenario, startProxyBed } from "./proxy-bed.ts";
 import { credentialOf, LEAK, TOOL } from "./proxy-protocol.ts";
+import { type HeldSession, type ProxyRig, type Scenario, startProxyRig } from "./proxy-rig.ts";
 import { percentile, spread } from "./statistics.ts";
 
 const SESSIONS = 8;
@@ -88,14 +88,14 @@ interface Arms {
 }
 
 async function armsOf(
-  bed: ProxyBed,
+  rig: ProxyRig,
   held: readonly HeldSession[],
   { kind }: Scenario,
 ): Promise<Arms> {
-  const tokens = await Promise.all(held.map((session) => bed.token(session)));
-  const { port } = bed.proxy;
+  const tokens = await Promise.all(held.map((session) => rig.token(session)));
+  const { port } = rig.proxy;
   return {
-    direct: { port: bed.upstream.port, path: `/${kind}/0`, token: credentialOf(0) },
+    direct: { port: rig.upstream.port, path: `/${kind}/0`, token: credentialOf(0) },
     proxied: tokens.map((token) => ({ port, path: "/mcp/server-0", token })),
   };
 }
@@ -132,7 +132,7 @@ interface Round {
   busy: number;
 }
 
-async function runRound(bed: ProxyBed, arms: Arms, isOdd: boolean): Promise<Round> {
+async function runRound(rig: ProxyRig, arms: Arms, isOdd: boolean): Promise<Round> {
   const [one] = arms.proxied;
   if (one === undefined) throw new Error("no session");
   const round = { direct: [] as number[], proxied: [] as number[], directRate: 0 };
@@ -143,9 +143,9 @@ async function runRound(bed: ProxyBed, arms: Arms, isOdd: boolean): Promise<Roun
   };
   const proxiedArm = async () => {
     round.proxied = await latencies(one, requests);
-    const before = cpuSeconds(bed.proxy.pid);
+    const before = cpuSeconds(rig.proxy.pid);
     const done = await throughput(arms.proxied);
-    const used = cpuSeconds(bed.proxy.pid) - before;
+    const used = cpuSeconds(rig.proxy.pid) - before;
     load = { rate: done / seconds, cpuMicros: (used * 1e6) / done, busy: used / seconds };
   };
   for (const arm of isOdd ? [proxiedArm, directArm] : [directArm, proxiedArm]) await arm();
@@ -212,20 +212,20 @@ leaveMeasuredCore();
 console.log(
   `${machine()}\n${rounds} rounds of ${requests} calls and ${seconds} s an arm; median (quartiles) of the rounds`,
 );
-const bed = await startProxyBed();
+const rig = await startProxyRig();
 try {
   for (const scenario of scenarios()) {
-    const held = await bed.hold(scenario, SESSIONS);
-    await warmUp(await armsOf(bed, held, scenario), scenario);
+    const held = await rig.hold(scenario, SESSIONS);
+    await warmUp(await armsOf(rig, held, scenario), scenario);
     const all: Round[] = [];
     for (let round = 0; round < rounds; round += 1) {
       all.push(
-        await runRound(bed, await armsOf(bed, held, scenario), round % 4 === 1 || round % 4 === 2),
+        await runRound(rig, await armsOf(rig, held, scenario), round % 4 === 1 || round % 4 === 2),
       );
     }
     report(scenario, all);
   }
   console.log(`\n${machine()}`);
 } finally {
-  await bed.stop();
+  await rig.stop();
 }

@@ -3,9 +3,9 @@ import { silentLogger } from "../../src/runtime/logger.ts";
 import { systemRng } from "../../src/runtime/rng.ts";
 import type { RedisAddress } from "../../src/sessions/redis/connection.ts";
 import { connectRedisSessionStore } from "../../src/sessions/redis/redis-session-store.ts";
-import { CONTRACT_POOLS } from "../contracts/session-log/bench.ts";
-import type { RedisServer } from "../fakes/redis-server.ts";
-import { message, newRef, newSession } from "../fakes/session-fixtures.ts";
+import { CONTRACT_POOLS } from "../contracts/session-log/rig.ts";
+import type { RedisServer } from "../servers/redis-server.ts";
+import { message, newRef, newSession } from "./sessions.ts";
 
 /** Makes ten sessions as the operator, kills the server, and tells the last seq of each afterwards. */
 export async function tenSessionsThroughKill(

@@ -6,7 +6,7 @@ import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type ApiServer, startApiServer } from "../cluster/api-server.ts";
-import { type RedisServer, startRedis } from "../fakes/redis-server.ts";
+import { type RedisServer, startRedis } from "../servers/redis-server.ts";
 import { CHART, containersOf, helm, NAMESPACE, podTemplates, render } from "./helm.ts";
 
 export const TEAM = "team-a";

@@ -7,7 +7,7 @@ import { silentLogger } from "../../src/runtime/logger.ts";
 import { systemRng } from "../../src/runtime/rng.ts";
 import { connectRedisSessionStore } from "../../src/sessions/redis/redis-session-store.ts";
 import type { Lease, SessionStore } from "../../src/sessions/session-log.ts";
-import { eventually } from "../api/operator-rig.ts";
+import { eventually } from "../eventually.ts";
 import { CASES, CHART, find, NAMESPACE, parseManifests, RELEASE, render } from "./helm.ts";
 import { ended, Installation, type Item, type RunningProcess, TEAM } from "./installation.ts";
 

@@ -7,7 +7,7 @@ import { Secret } from "../../src/runtime/secret.ts";
 import { probeRedis } from "../../src/sessions/redis/probe.ts";
 import { REDIS_PROCESSES } from "../../src/sessions/redis/users.ts";
 import { tenSessionsThroughKill } from "../builders/sessions-through-a-kill.ts";
-import { type RedisServer, startRedis } from "../fakes/redis-server.ts";
+import { type RedisServer, startRedis } from "../servers/redis-server.ts";
 import { CHART, find, render } from "./helm.ts";
 
 /** A real server with the files that the evaluation's Valkey mounts. */

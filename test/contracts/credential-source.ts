@@ -8,7 +8,7 @@ import { describePlace } from "../../src/credentials/credential-value.ts";
 import { Secret } from "../../src/runtime/secret.ts";
 
 /** A source under test, and the hand of whoever keeps its values. */
-export interface SourceFixture {
+export interface SourceRig {
   source: CredentialSource;
   /** The reference to a key of a place in a manifest; a Secret's when absent. */
   entry?(name: string, key: string): CredentialEntry;
@@ -38,28 +38,25 @@ function secretEntry(name: string, key: string): CredentialEntry {
 }
 
 /** What every CredentialSource promises; run on each of them. */
-export function credentialSourceContract(
-  title: string,
-  createFixture: () => Promise<SourceFixture>,
-): void {
+export function credentialSourceContract(title: string, createRig: () => Promise<SourceRig>): void {
   describe(`${title} keeps the CredentialSource contract`, () => {
-    let fixture: SourceFixture;
+    let rig: SourceRig;
     beforeEach(async () => {
-      fixture = await createFixture();
+      rig = await createRig();
     });
 
     function requestFor(name = "docs-token", key = "token"): CredentialRequest {
-      return request({ entry: fixture.entry?.(name, key) ?? secretEntry(name, key) });
+      return request({ entry: rig.entry?.(name, key) ?? secretEntry(name, key) });
     }
 
     afterEach(async () => {
-      await fixture.close();
+      await rig.close();
     });
 
     it("reads the value of an entry and hides it from printing", async () => {
-      await fixture.put("team-a", "docs-token", "token", MARKER);
+      await rig.put("team-a", "docs-token", "token", MARKER);
 
-      const credential = await fixture.source.read(requestFor());
+      const credential = await rig.source.read(requestFor());
 
       expect(credential.value.reveal()).toBe(MARKER);
       expect(JSON.stringify(credential)).not.toContain(MARKER);
@@ -67,12 +64,12 @@ export function credentialSourceContract(
     });
 
     it("gives the same version for the same value and another one after a change", async () => {
-      await fixture.put("team-a", "docs-token", "token", MARKER);
-      const first = await fixture.source.read(requestFor());
-      const again = await fixture.source.read(requestFor());
+      await rig.put("team-a", "docs-token", "token", MARKER);
+      const first = await rig.source.read(requestFor());
+      const again = await rig.source.read(requestFor());
 
-      await fixture.put("team-a", "docs-token", "token", `${MARKER}-rotated`);
-      const rotated = await fixture.source.read(requestFor());
+      await rig.put("team-a", "docs-token", "token", `${MARKER}-rotated`);
+      const rotated = await rig.source.read(requestFor());
 
       expect(again.version).toBe(first.version);
       expect(rotated.version).not.toBe(first.version);
@@ -80,15 +77,15 @@ export function credentialSourceContract(
     });
 
     it("forgives the line break that editors put at the end", async () => {
-      await fixture.put("team-a", "docs-token", "token", `${MARKER}\n`);
+      await rig.put("team-a", "docs-token", "token", `${MARKER}\n`);
 
-      expect((await fixture.source.read(requestFor())).value.reveal()).toBe(MARKER);
+      expect((await rig.source.read(requestFor())).value.reveal()).toBe(MARKER);
     });
 
     it("does not find the value of another tenant", async () => {
-      await fixture.put("team-b", "docs-token", "token", MARKER);
+      await rig.put("team-b", "docs-token", "token", MARKER);
 
-      await expect(fixture.source.read(requestFor())).rejects.toMatchObject({
+      await expect(rig.source.read(requestFor())).rejects.toMatchObject({
         code: "CREDENTIAL_NOT_FOUND",
       });
     });
@@ -98,22 +95,22 @@ export function credentialSourceContract(
       { what: "key", name: "docs-token", key: "absent" },
       { what: "key", name: "docs-token", key: "toString" },
     ])("says which $what is missing", async ({ name, key }) => {
-      await fixture.put("team-a", "docs-token", "token", MARKER);
+      await rig.put("team-a", "docs-token", "token", MARKER);
       const missing = requestFor(name, key);
 
-      await expect(fixture.source.read(missing)).rejects.toMatchObject({
+      await expect(rig.source.read(missing)).rejects.toMatchObject({
         code: "CREDENTIAL_NOT_FOUND",
         message: expect.stringContaining(describePlace(missing)),
       });
     });
 
     it("does not find a value that was taken away", async () => {
-      await fixture.put("team-a", "docs-token", "token", MARKER);
-      await fixture.source.read(requestFor());
+      await rig.put("team-a", "docs-token", "token", MARKER);
+      await rig.source.read(requestFor());
 
-      await fixture.remove("team-a", "docs-token");
+      await rig.remove("team-a", "docs-token");
 
-      await expect(fixture.source.read(requestFor())).rejects.toMatchObject({
+      await expect(rig.source.read(requestFor())).rejects.toMatchObject({
         code: "CREDENTIAL_NOT_FOUND",
       });
     });
@@ -126,20 +123,20 @@ export function credentialSourceContract(
       { what: "not ASCII", value: `${MARKER}é` },
       { what: "longer than a header may be", value: "x".repeat(8193) },
     ])("refuses a value that is $what, without repeating it", async ({ value }) => {
-      await fixture.put("team-a", "docs-token", "token", value);
+      await rig.put("team-a", "docs-token", "token", value);
 
-      await expect(fixture.source.read(requestFor())).rejects.toMatchObject({
+      await expect(rig.source.read(requestFor())).rejects.toMatchObject({
         code: "CREDENTIAL_UNAVAILABLE",
         message: expect.not.stringMatching(/CNRY|x-admin|xxxx/),
       });
     });
 
     it("says it is unavailable, not missing, when the place cannot be read", async () => {
-      await fixture.put("team-a", "docs-token", "token", MARKER);
+      await rig.put("team-a", "docs-token", "token", MARKER);
 
-      await fixture.breakDown();
+      await rig.breakDown();
 
-      await expect(fixture.source.read(requestFor())).rejects.toMatchObject({
+      await expect(rig.source.read(requestFor())).rejects.toMatchObject({
         code: "CREDENTIAL_UNAVAILABLE",
       });
     });

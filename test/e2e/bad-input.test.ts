@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
+import { eventually } from "../eventually.ts";
 import {
   apply,
   createNamespace,
   deleteNamespace,
-  eventually,
   get,
   keysOf,
   kubectl,
@@ -153,9 +153,13 @@ describe("a session", () => {
     await kubectl(["delete", "ags", "deleted", "-n", NAMESPACE, "--timeout=60s"]);
 
     expect(await keysOf(id)).toEqual([]);
-    await eventually("its pod is gone", 60_000, async () => {
-      return (await sandboxPods(NAMESPACE)).filter(isOf("deleted")).length === 0;
-    });
+    await eventually(
+      "its pod is gone",
+      async () => {
+        return (await sandboxPods(NAMESPACE)).filter(isOf("deleted")).length === 0;
+      },
+      { withinMs: 60_000 },
+    );
   }, 150_000);
 
   it("suspends, resumes and stops as operatingMode says", async () => {
@@ -180,7 +184,7 @@ describe("while the platform is not as it should be", () => {
   it("a session waits for a pool without workers, and goes on when there are some", async () => {
     await scalePool(0);
     const none = async () => (await harnessPods()).length === 0;
-    await eventually("no harness pods", 90_000, none);
+    await eventually("no harness pods", none, { withinMs: 90_000 });
     await apply(NAMESPACE, session("patient", "talk"));
     await waitFor(NAMESPACE, "patient", "jsonpath={.status.state}=Pending");
     const { status } = await get("ags", NAMESPACE, "patient");
@@ -201,13 +205,17 @@ describe("while the platform is not as it should be", () => {
       const operators = ["-n", SYSTEM, "-l", "app.kubernetes.io/component=operator"];
       await kubectl(["delete", "pods", ...operators, "--wait=false"]);
       // Those that end see no more than lost connections.
-      const refused = await eventually("a pool whose password is refused", 90_000, async () => {
-        const { status } = await get("hrp", SYSTEM, "default");
-        const conditions = status?.["conditions"] as { type: string; reason: string }[];
-        return conditions.find(
-          ({ type, reason }) => type === "Ready" && reason === "RedisAuthFailed",
-        );
-      });
+      const refused = await eventually(
+        "a pool whose password is refused",
+        async () => {
+          const { status } = await get("hrp", SYSTEM, "default");
+          const conditions = status?.["conditions"] as { type: string; reason: string }[];
+          return conditions.find(
+            ({ type, reason }) => type === "Ready" && reason === "RedisAuthFailed",
+          );
+        },
+        { withinMs: 90_000 },
+      );
       expect(refused).toMatchObject({ status: "False" });
     } finally {
       await redis("ACL", "LOAD");
@@ -243,9 +251,9 @@ function resultsIn(log: LogEntry[]): Record<string, unknown>[] {
 }
 
 async function entry(name: string, fits: (entry: LogEntry) => boolean): Promise<void> {
-  await eventually(`an entry in the log of ${name}`, 60_000, async () =>
-    (await logOf(name)).find(fits),
-  );
+  await eventually(`an entry in the log of ${name}`, async () => (await logOf(name)).find(fits), {
+    withinMs: 60_000,
+  });
 }
 
 function isOf(name: string) {

@@ -3,8 +3,7 @@ import { execFile } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { delimiter, join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
-import { describeError } from "../../src/runtime/errors.ts";
+import { eventually } from "../eventually.ts";
 
 const cache = process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache");
 const testBed = process.env["DROVER_TEST_BED"] ?? join(cache, "drover", "test-bed");
@@ -78,27 +77,6 @@ export async function list(kind: string, namespace: string, selector = ""): Prom
 
 export async function get(kind: string, namespace: string, name: string): Promise<KubeItem> {
   return JSON.parse(await kubectl(["get", kind, name, "-n", namespace, "-o", "json"])) as KubeItem;
-}
-
-/** Polls until `probe` answers something; throws after `deadlineMs` with `what` and the last error. */
-export async function eventually<T>(
-  what: string,
-  deadlineMs: number,
-  probe: () => Promise<T | undefined | false>,
-): Promise<T> {
-  const end = Date.now() + deadlineMs;
-  let last = "";
-  while (Date.now() < end) {
-    try {
-      const value = await probe();
-      if (value !== undefined && value !== false) return value;
-    } catch (error) {
-      last = describeError(error);
-    }
-    // Each probe is a process or two, and two cores run the cluster too.
-    await delay(250);
-  }
-  throw new Error(`${what} did not happen within ${deadlineMs} ms${last ? `: ${last}` : ""}`);
 }
 
 export async function createNamespace(name: string): Promise<void> {
@@ -227,11 +205,15 @@ export async function modelRequests(): Promise<{ model: string; headers: object;
 }
 
 export async function sessionIdOf(namespace: string, name: string): Promise<string> {
-  return await eventually("a session id in status", 30_000, async () => {
-    const session = await get("ags", namespace, name);
-    const id = session.status?.["sessionId"];
-    return typeof id === "string" ? id : undefined;
-  });
+  return await eventually(
+    "a session id in status",
+    async () => {
+      const session = await get("ags", namespace, name);
+      const id = session.status?.["sessionId"];
+      return typeof id === "string" ? id : undefined;
+    },
+    { withinMs: 30_000 },
+  );
 }
 
 export async function sandboxPods(namespace: string): Promise<KubeItem[]> {

@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { sessionKeys } from "../../src/sessions/keys.ts";
+import { eventually } from "../eventually.ts";
 import {
   apply,
   createNamespace,
   deleteNamespace,
-  eventually,
   helm,
   kubectl,
   list,
@@ -83,9 +83,13 @@ describeOnThisHost("the chart's Redis without a password", () => {
       (await modelRequests()).filter(({ model }) => model === "scripted:slow-stream").length;
     const earlier = await asked();
     await apply(NAMESPACE, ...running.map((name) => session(name, "slow-stream")));
-    await eventually("all of them ask the model", 90_000, async () => {
-      return (await asked()) >= earlier + running.length;
-    });
+    await eventually(
+      "all of them ask the model",
+      async () => {
+        return (await asked()) >= earlier + running.length;
+      },
+      { withinMs: 90_000 },
+    );
 
     const [pod] = await list("pods", SYSTEM, "app.kubernetes.io/component=valkey");
     const pids = processesOf(pod?.metadata.uid ?? "", "redis-server");

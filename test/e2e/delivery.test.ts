@@ -15,7 +15,7 @@ import { type GitPod, REPOSITORY, startGitHost } from "./git-pod.ts";
 import { GIT, MODEL_KEY, session } from "./installation.ts";
 import { everywhere, findIn, readableIn } from "./marker-search.ts";
 import { seenByNotes } from "./notes.ts";
-import { type VaultBed, vaultBed } from "./vault-bed.ts";
+import { type VaultRig, vaultRig } from "./vault-rig.ts";
 import { putSecret } from "./vault-setup.ts";
 
 const NOTES_TOKEN = "CNRY-e2e-delivery-notes-token";
@@ -23,14 +23,14 @@ const GIT_TOKEN = "CNRY-e2e-delivery-git-token";
 const MARKERS = [NOTES_TOKEN, GIT_TOKEN, MODEL_KEY];
 const NAME = "delivery";
 
-let bed: VaultBed;
+let rig: VaultRig;
 let git: GitPod;
 beforeAll(async () => {
-  bed = await vaultBed([NOTES_TOKEN]);
-  git = await startGitHost(bed.namespace, GIT_TOKEN);
+  rig = await vaultRig([NOTES_TOKEN]);
+  git = await startGitHost(rig.namespace, GIT_TOKEN);
 }, 300_000);
 afterAll(async () => {
-  await bed?.close();
+  await rig?.close();
 }, 120_000);
 
 describe("a session with three credentials in a real vault", () => {
@@ -38,15 +38,15 @@ describe("a session with three credentials in a real vault", () => {
   const results = () => log.filter(({ type }) => type === "tool.result").map(({ data }) => data);
 
   it("completes from kubectl apply alone", async () => {
-    const place = (path: string) => ({ namespace: bed.namespace, vault: NAME, path });
-    await putSecret(bed.vault, place("notes"), NOTES_TOKEN);
-    await putSecret(bed.vault, place("app"), GIT_TOKEN);
-    await putSecret(bed.vault, place("model"), MODEL_KEY);
+    const place = (path: string) => ({ namespace: rig.namespace, vault: NAME, path });
+    await putSecret(rig.vault, place("notes"), NOTES_TOKEN);
+    await putSecret(rig.vault, place("app"), GIT_TOKEN);
+    await putSecret(rig.vault, place("model"), MODEL_KEY);
 
-    await apply(bed.namespace, vault, delivery());
-    await waitCompleted(bed.namespace, NAME, 150);
+    await apply(rig.namespace, vault, delivery());
+    await waitCompleted(rig.namespace, NAME, 150);
 
-    log = await readLog(await sessionIdOf(bed.namespace, NAME));
+    log = await readLog(await sessionIdOf(rig.namespace, NAME));
     expect(results()).toHaveLength(4);
   }, 240_000);
 
@@ -55,7 +55,7 @@ describe("a session with three credentials in a real vault", () => {
       is_error: false,
       content: `noted "from a vault" for Bearer [redacted:${NAME}/notes]`,
     });
-    expect(await seenByNotes(bed.namespace)).toHaveLength(1);
+    expect(await seenByNotes(rig.namespace)).toHaveLength(1);
   });
 
   it("cloned a private repository, committed, and pushed to its branch", async () => {
@@ -91,8 +91,8 @@ describe("a session with three credentials in a real vault", () => {
   }, 60_000);
 
   it("left no token where its sandbox, a harness, or the file system of a proxy can be read", async () => {
-    const [sandbox] = await sandboxPods(bed.namespace);
-    const where = [sandbox?.metadata.name ?? "", "-n", bed.namespace];
+    const [sandbox] = await sandboxPods(rig.namespace);
+    const where = [sandbox?.metadata.name ?? "", "-n", rig.namespace];
     expect(await readableIn(where, MARKERS)).toEqual([]);
     for (const component of ["harness", "edge"]) {
       const selector = `app.kubernetes.io/component=${component}`;
@@ -107,11 +107,11 @@ describe("a session with three credentials in a real vault", () => {
   }, 120_000);
 
   it("the vault's status tells entry by entry that they were read, and not what they are", async () => {
-    const { status } = await get("cvt", bed.namespace, NAME);
+    const { status } = await get("cvt", rig.namespace, NAME);
     const deadline = Date.now() + 40_000;
     let entries = status?.["entries"] as { name: string; resolved: string }[];
     while (entries.some(({ resolved }) => resolved !== "True") && Date.now() < deadline) {
-      const now = await get("cvt", bed.namespace, NAME);
+      const now = await get("cvt", rig.namespace, NAME);
       entries = now.status?.["entries"] as typeof entries;
     }
     expect(entries.map(({ name, resolved }) => `${name} ${resolved}`).toSorted()).toEqual([
@@ -122,16 +122,16 @@ describe("a session with three credentials in a real vault", () => {
   }, 60_000);
 
   it("the sandbox's own token is of no use from another sandbox", async () => {
-    await apply(bed.namespace, session("neighbour", "tolerant"));
-    await waitCompleted(bed.namespace, "neighbour");
-    const pods = (await sandboxPods(bed.namespace)).map(({ metadata }) => metadata.name);
+    await apply(rig.namespace, session("neighbour", "tolerant"));
+    await waitCompleted(rig.namespace, "neighbour");
+    const pods = (await sandboxPods(rig.namespace)).map(({ metadata }) => metadata.name);
     const name = pods.find((pod) => pod.startsWith(NAME)) ?? "";
     const neighbour = pods.find((pod) => pod.startsWith("neighbour")) ?? "";
     const config = await kubectl([
       "exec",
       name,
       "-n",
-      bed.namespace,
+      rig.namespace,
       "--",
       "git",
       "config",
@@ -146,8 +146,8 @@ describe("a session with three credentials in a real vault", () => {
       { headers: { authorization: "Bearer " + process.argv[1] } })
       .then((answer) => console.log(answer.status))`;
 
-    const here = ["exec", name, "-n", bed.namespace, "--", "node", "-e", ask, token];
-    const elsewhere = ["exec", neighbour, "-n", bed.namespace, "--", "node", "-e", ask, token];
+    const here = ["exec", name, "-n", rig.namespace, "--", "node", "-e", ask, token];
+    const elsewhere = ["exec", neighbour, "-n", rig.namespace, "--", "node", "-e", ask, token];
     expect((await kubectl(here)).trim()).toBe("200");
     expect((await kubectl(elsewhere)).trim()).toBe("403");
   }, 150_000);
@@ -176,7 +176,7 @@ function delivery(): object {
   return session(NAME, "delivery", {
     agent: {
       model: "scripted:delivery",
-      mcpServers: [{ name: "notes", url: bed.notesUrl }],
+      mcpServers: [{ name: "notes", url: rig.notesUrl }],
       tools: [
         { type: "agent_toolset_20260401" },
         {

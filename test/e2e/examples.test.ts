@@ -1,10 +1,10 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
+import { eventually } from "../eventually.ts";
 import {
   createNamespace,
   deleteNamespace,
-  eventually,
   get,
   kubectl,
   readLog,
@@ -132,8 +132,10 @@ describe("the control plane", () => {
       for (const [port, metric] of ports[metadata.labels["app.kubernetes.io/component"] ?? ""] ??
         []) {
         const path = `/api/v1/namespaces/${SYSTEM}/pods/${metadata.name}:${port}/proxy/metrics`;
-        const text = await eventually(`metrics of ${metadata.name}`, 20_000, () =>
-          kubectl(["get", "--raw", path]),
+        const text = await eventually(
+          `metrics of ${metadata.name}`,
+          () => kubectl(["get", "--raw", path]),
+          { withinMs: 20_000 },
         );
         expect(text).toContain(metric);
         expect(text).toContain("drover_build_info");

@@ -1,11 +1,11 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "@jest/globals";
+import { eventually } from "../eventually.ts";
 import {
   apply,
   createNamespace,
   deleteNamespace,
-  eventually,
   get,
   kubectl,
   type LogEntry,
@@ -44,8 +44,10 @@ async function logged(
   fits: (entry: LogEntry) => boolean,
 ): Promise<LogEntry> {
   const id = await sessionIdOf(NAMESPACE, name);
-  return await eventually(`${what} in the log of ${name}`, 60_000, async () =>
-    (await readLog(id)).find(fits),
+  return await eventually(
+    `${what} in the log of ${name}`,
+    async () => (await readLog(id)).find(fits),
+    { withinMs: 60_000 },
   );
 }
 
@@ -79,7 +81,7 @@ async function holders(): Promise<{ name: string; uid: string }[]> {
 afterEach(async () => {
   await kubectl(["delete", "ags", "--all", "-n", NAMESPACE, "--timeout=120s"]);
   const gone = async () => (await sandboxPods(NAMESPACE)).length === 0;
-  await eventually("no sandbox pods", 90_000, gone);
+  await eventually("no sandbox pods", gone, { withinMs: 90_000 });
 }, 240_000);
 
 describe("a session survives", () => {
@@ -136,10 +138,14 @@ describe("a session survives", () => {
   it("a rolling update of the harness pool with 20 sessions in flight: none is lost, no call runs twice", async () => {
     const names = Array.from({ length: 20 }, (_, i) => `rolling-${i}`);
     await apply(NAMESPACE, ...names.map((name) => session(name, "steady")));
-    await eventually("all of them ask the model", 60_000, async () => {
-      const asked = (await modelRequests()).filter(({ model }) => model === "scripted:steady");
-      return asked.length >= names.length;
-    });
+    await eventually(
+      "all of them ask the model",
+      async () => {
+        const asked = (await modelRequests()).filter(({ model }) => model === "scripted:steady");
+        return asked.length >= names.length;
+      },
+      { withinMs: 60_000 },
+    );
 
     const [pool] = await list("deployments", SYSTEM, "app.kubernetes.io/component=harness");
     const deployment = pool?.metadata.name ?? "";
@@ -147,10 +153,14 @@ describe("a session survives", () => {
     const { spec } = await get("hrp", SYSTEM, "default");
     const patch = JSON.stringify({ spec: { concurrency: Number(spec["concurrency"]) - 1 } });
     await kubectl(["patch", "hrp", "default", "-n", SYSTEM, "--type=merge", "-p", patch]);
-    await eventually("the update to begin", 30_000, async () => {
-      const found = await get("deployment", SYSTEM, deployment);
-      return Number(found.status?.["observedGeneration"]) > before;
-    });
+    await eventually(
+      "the update to begin",
+      async () => {
+        const found = await get("deployment", SYSTEM, deployment);
+        return Number(found.status?.["observedGeneration"]) > before;
+      },
+      { withinMs: 30_000 },
+    );
     await kubectl([
       "rollout",
       "status",
@@ -190,9 +200,9 @@ describeOnThisHost("a session survives a kill by the kernel:", () => {
     await apply(NAMESPACE, session("command", "slow-command"));
     await logged("command", "a ready sandbox", (entry) => entry.type === "sandbox.provisioned");
     const pod = (await sandboxPods(NAMESPACE))[0];
-    await eventually("the command has started", 30_000, async () =>
-      (await effects()).includes("started"),
-    );
+    await eventually("the command has started", async () => (await effects()).includes("started"), {
+      withinMs: 30_000,
+    });
 
     const pids = processesOf(pod?.metadata.uid ?? "", "");
     expect(pids.length).toBeGreaterThan(0);
@@ -229,7 +239,7 @@ async function restartApiServer(): Promise<void> {
   if (result.code !== 0) throw new Error(`restart.sh: ${result.stderr}`);
   await eventually(
     "the API server answers again",
-    60_000,
     async () => (await kubectl(["get", "--raw", "/readyz"])) === "ok",
+    { withinMs: 60_000 },
   );
 }

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { apply, kubectl } from "./cluster.ts";
 import { GIT, sandboxImage } from "./installation.ts";
 
-/** `test/fakes/git-host.ts` in a pod: real git behind one token, and a port on which a test asks. */
+/** `test/servers/git-host.ts` in a pod: real git behind one token, and a port on which a test asks. */
 export interface GitPod {
   /** What it was sent, oldest first. */
   requests(): Promise<{ method: string; url: string; headers: Record<string, string> }[]>;
@@ -31,7 +31,7 @@ export async function startGitHost(namespace: string, token: string): Promise<Gi
       apiVersion: "v1",
       kind: "ConfigMap",
       metadata: { name: "git-host" },
-      data: { "git-host.ts": readFileSync("test/fakes/git-host.ts", "utf8") },
+      data: { "git-host.ts": readFileSync("test/servers/git-host.ts", "utf8") },
     },
     {
       apiVersion: "v1",

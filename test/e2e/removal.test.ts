@@ -1,9 +1,9 @@
 import { beforeAll, expect, it } from "@jest/globals";
+import { eventually } from "../eventually.ts";
 import {
   apply,
   createNamespace,
   deleteNamespace,
-  eventually,
   helm,
   keysOf,
   kubectl,
@@ -36,11 +36,13 @@ it("kubectl delete agentsession leaves no pod, policy or Redis key of that sessi
   await kubectl(["delete", "agentsession", "gone", "-n", NAMESPACE, "--timeout=60s"]);
 
   expect(await keysOf(id)).toEqual([]);
-  await eventually("no pods", 60_000, async () => (await sandboxPods(NAMESPACE)).length === 0);
+  await eventually("no pods", async () => (await sandboxPods(NAMESPACE)).length === 0, {
+    withinMs: 60_000,
+  });
   await eventually(
     "no policy",
-    30_000,
     async () => (await list("networkpolicies", NAMESPACE)).length === 0,
+    { withinMs: 30_000 },
   );
   const accounts = await list("serviceaccounts", NAMESPACE);
   expect(accounts.map((account) => account.metadata.name)).toEqual(["default"]);
@@ -50,7 +52,9 @@ it("a namespace deleted in the middle of a turn goes", async () => {
   const name = "e2e-removal-midturn";
   await createNamespace(name);
   await apply(name, template, session("midturn", "slow-command"));
-  await eventually("a sandbox", 60_000, async () => (await sandboxPods(name)).length > 0);
+  await eventually("a sandbox", async () => (await sandboxPods(name)).length > 0, {
+    withinMs: 60_000,
+  });
 
   await deleteNamespace(name);
 
@@ -59,7 +63,9 @@ it("a namespace deleted in the middle of a turn goes", async () => {
 
 it("helm uninstall leaves nothing of ours but the CRDs, and one documented command removes those", async () => {
   await apply(NAMESPACE, session("kept", "slow-command"));
-  await eventually("a sandbox", 60_000, async () => (await sandboxPods(NAMESPACE)).length > 0);
+  await eventually("a sandbox", async () => (await sandboxPods(NAMESPACE)).length > 0, {
+    withinMs: 60_000,
+  });
 
   await helm(["uninstall", RELEASE, "-n", SYSTEM, "--wait", "--timeout", "120s"]);
 
@@ -67,10 +73,14 @@ it("helm uninstall leaves nothing of ours but the CRDs, and one documented comma
     "pods,deployments,statefulsets,services,serviceaccounts,configmaps,secrets,networkpolicies,poddisruptionbudgets,roles,rolebindings,jobs,leases.coordination.k8s.io";
   const selectors = ["app.kubernetes.io/part-of=drover"];
   for (const selector of selectors) {
-    await eventually("nothing of ours", 60_000, async () => {
-      const left = await kubectl(["get", everything, "-A", "-l", selector, "-o", "name"]);
-      return left.trim() === "";
-    });
+    await eventually(
+      "nothing of ours",
+      async () => {
+        const left = await kubectl(["get", everything, "-A", "-l", selector, "-o", "name"]);
+        return left.trim() === "";
+      },
+      { withinMs: 60_000 },
+    );
   }
   const wide =
     "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings";

@@ -1,4 +1,5 @@
-import { apply, eventually, get, kubectl, processesOf, run } from "./cluster.ts";
+import { eventually } from "../eventually.ts";
+import { apply, get, kubectl, processesOf, run } from "./cluster.ts";
 import { VAULT } from "./installation.ts";
 
 /** A real Vault in the cluster, with TLS and a store that outlives its container. */
@@ -31,17 +32,23 @@ export async function startVault(tls: Record<string, string>): Promise<VaultPod>
   await applyVault(tls);
   await kubectl(["rollout", "status", "statefulset/vault", "-n", VAULT.namespace, "--timeout=90s"]);
   const init = ["operator", "init", "-key-shares=1", "-key-threshold=1", "-format=json"];
-  const made = JSON.parse(await eventually("vault answers", 60_000, () => exec(init))) as {
+  const made = JSON.parse(
+    await eventually("vault answers", () => exec(init), { withinMs: 60_000 }),
+  ) as {
     unseal_keys_b64: string[];
     root_token: string;
   };
   const login = () => exec(["login", "-no-print", "-"], made.root_token);
   const unseal = async () => {
     await exec(["operator", "unseal", made.unseal_keys_b64[0] ?? ""]);
-    await eventually("vault serves", 60_000, async () => {
-      await login();
-      return true;
-    });
+    await eventually(
+      "vault serves",
+      async () => {
+        await login();
+        return true;
+      },
+      { withinMs: 60_000 },
+    );
   };
   await unseal();
   return {
@@ -53,10 +60,14 @@ export async function startVault(tls: Record<string, string>): Promise<VaultPod>
     restart: async () => {
       const { metadata } = await get("pod", VAULT.namespace, POD);
       for (const pid of processesOf(metadata.uid, "server")) process.kill(pid, "SIGKILL");
-      await eventually("vault is up again, sealed", 90_000, async () => {
-        const { stdout } = await run("kubectl", execArguments(["status", "-format=json"]));
-        return (JSON.parse(stdout) as { sealed: boolean }).sealed;
-      });
+      await eventually(
+        "vault is up again, sealed",
+        async () => {
+          const { stdout } = await run("kubectl", execArguments(["status", "-format=json"]));
+          return (JSON.parse(stdout) as { sealed: boolean }).sealed;
+        },
+        { withinMs: 90_000 },
+      );
     },
   };
 }

@@ -1,17 +1,21 @@
-import { eventually, get, SYSTEM } from "./cluster.ts";
-
+import { eventually } from "../eventually.ts";
+import { get, SYSTEM } from "./cluster.ts";
 import type { VaultPod } from "./vault-pod.ts";
 
 /** What docs/guides/vault.md says, against the vault in the cluster. */
 export async function setUpVault({ run }: VaultPod): Promise<void> {
   await run(["secrets", "enable", "-path=kv", "-version=2", "kv"]);
   await run(["auth", "enable", "jwt"]);
-  const keys = await eventually("the issuer's public keys", 60_000, async () => {
-    const { data } = (await get("configmap", SYSTEM, "drover-issuer-keys")) as unknown as {
-      data?: Record<string, string>;
-    };
-    return data?.["keys.pem"];
-  });
+  const keys = await eventually(
+    "the issuer's public keys",
+    async () => {
+      const { data } = (await get("configmap", SYSTEM, "drover-issuer-keys")) as unknown as {
+        data?: Record<string, string>;
+      };
+      return data?.["keys.pem"];
+    },
+    { withinMs: 60_000 },
+  );
   await run(
     [
       "write",

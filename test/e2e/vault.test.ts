@@ -1,9 +1,9 @@
 import { createHash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
+import { eventually } from "../eventually.ts";
 import {
   apply,
-  eventually,
   kubectl,
   nodeIsThisHost,
   RELEASE,
@@ -15,7 +15,7 @@ import {
 } from "./cluster.ts";
 import { MODEL_KEY, session } from "./installation.ts";
 import { seenByNotes } from "./notes.ts";
-import { type VaultBed, vaultBed } from "./vault-bed.ts";
+import { type VaultRig, vaultRig } from "./vault-rig.ts";
 import { putModelKey, putSecret } from "./vault-setup.ts";
 
 /**
@@ -32,12 +32,12 @@ const TOKENS = ["CNRY-e2e-notes-first-value", "CNRY-e2e-notes-other-value"] as c
 // Killing a process as the kernel does needs the node's process table.
 const describeOnThisHost = nodeIsThisHost() ? describe : describe.skip;
 
-let bed: VaultBed;
+let rig: VaultRig;
 beforeAll(async () => {
-  bed = await vaultBed(TOKENS);
+  rig = await vaultRig(TOKENS);
 }, 300_000);
 afterAll(async () => {
-  await bed?.close();
+  await rig?.close();
 }, 120_000);
 
 describe("a harness pool whose model key is in the vault", () => {
@@ -46,7 +46,7 @@ describe("a harness pool whose model key is in the vault", () => {
   });
 
   it("reads it as its own service account, which the vault asks the API server about", async () => {
-    await putModelKey(bed.vault, MODEL_KEY);
+    await putModelKey(rig.vault, MODEL_KEY);
     await apply(SYSTEM, {
       apiVersion: "drover.dev/v1alpha1",
       kind: "HarnessPool",
@@ -64,12 +64,12 @@ describe("a harness pool whose model key is in the vault", () => {
     await kubectl(["wait", ...ready]);
 
     await apply(
-      bed.namespace,
+      rig.namespace,
       session("pooled", "tolerant", { harnessPoolRef: { name: "vaulted" } }),
     );
-    await waitCompleted(bed.namespace, "pooled");
+    await waitCompleted(rig.namespace, "pooled");
 
-    const log = await readLog(await sessionIdOf(bed.namespace, "pooled"));
+    const log = await readLog(await sessionIdOf(rig.namespace, "pooled"));
     expect(log.filter(({ type }) => type === "session.error")).toEqual([]);
     expect(log.some(({ type }) => type === "model.request_end")).toBe(true);
   }, 240_000);
@@ -79,14 +79,14 @@ describe("while a session runs", () => {
   it("a rotated credential is used within five seconds", async () => {
     const run = await startGated("rotated");
     await run.noted(1);
-    expect((await seenByNotes(bed.namespace)).at(-1)).toBe(headerHash(TOKENS[0]));
+    expect((await seenByNotes(rig.namespace)).at(-1)).toBe(headerHash(TOKENS[0]));
 
-    await putSecret(bed.vault, placeOf("rotated"), TOKENS[1]);
+    await putSecret(rig.vault, placeOf("rotated"), TOKENS[1]);
     await delay(EFFECT_MS);
     await run.open("gate-1");
     await run.noted(2);
 
-    expect((await seenByNotes(bed.namespace)).at(-1)).toBe(headerHash(TOKENS[1]));
+    expect((await seenByNotes(rig.namespace)).at(-1)).toBe(headerHash(TOKENS[1]));
     expect(await run.results()).toEqual([
       expect.objectContaining({ is_error: false }),
       expect.objectContaining({ is_error: false }),
@@ -97,19 +97,19 @@ describe("while a session runs", () => {
   it("a revoked credential is not used after five seconds, and the model is told why", async () => {
     const run = await startGated("revoked");
     await run.noted(1);
-    const before = await seenByNotes(bed.namespace);
+    const before = await seenByNotes(rig.namespace);
 
-    await bed.vault.run(["kv", "delete", "-mount=kv", `t/${bed.namespace}/v/revoked/notes`]);
+    await rig.vault.run(["kv", "delete", "-mount=kv", `t/${rig.namespace}/v/revoked/notes`]);
     await delay(EFFECT_MS);
     await run.open("gate-1");
     await run.noted(2);
 
-    expect(await seenByNotes(bed.namespace)).toEqual(before);
+    expect(await seenByNotes(rig.namespace)).toEqual(before);
     const refused = (await run.results()).at(-1);
     expect(refused).toMatchObject({ is_error: true });
     expect(String(refused?.["content"])).toMatch(/entry "notes" of credential vault "revoked"/);
 
-    await putSecret(bed.vault, placeOf("revoked"), TOKENS[0]);
+    await putSecret(rig.vault, placeOf("revoked"), TOKENS[0]);
     await run.open("gate-2");
     await run.noted(3);
     expect((await run.results()).at(-1)).toMatchObject({ is_error: false });
@@ -119,18 +119,18 @@ describe("while a session runs", () => {
   it("a sealed vault is named to the model once what is held has had its life, and serves again when it is unsealed", async () => {
     const run = await startGated("sealed");
     await run.noted(1);
-    await bed.vault.seal();
-    const before = await seenByNotes(bed.namespace);
+    await rig.vault.seal();
+    const before = await seenByNotes(rig.namespace);
     await delay(HELD_MS + 2_000);
     await run.open("gate-1");
     await run.noted(2);
 
-    expect(await seenByNotes(bed.namespace)).toEqual(before);
+    expect(await seenByNotes(rig.namespace)).toEqual(before);
     const refused = (await run.results()).at(-1);
     expect(refused).toMatchObject({ is_error: true });
     expect(String(refused?.["content"])).toMatch(/vault.*sealed/i);
 
-    await bed.vault.unseal();
+    await rig.vault.unseal();
     await run.open("gate-2");
     await run.noted(3);
     expect((await run.results()).at(-1)).toMatchObject({ is_error: false });
@@ -142,12 +142,12 @@ describeOnThisHost("while a session runs on a node of our own", () => {
   it("a vault that is killed takes nothing from who holds a value, and serves again when it is back", async () => {
     const run = await startGated("restarted");
     await run.noted(1);
-    await bed.vault.restart();
+    await rig.vault.restart();
     await run.open("gate-1");
     await run.noted(2);
     expect((await run.results()).at(-1)).toMatchObject({ is_error: false });
 
-    await bed.vault.unseal();
+    await rig.vault.unseal();
     await delay(EFFECT_MS + 1_000);
     await run.open("gate-2");
     await run.noted(3);
@@ -157,7 +157,7 @@ describeOnThisHost("while a session runs on a node of our own", () => {
 });
 
 function placeOf(name: string) {
-  return { namespace: bed.namespace, vault: name, path: "notes" };
+  return { namespace: rig.namespace, vault: name, path: "notes" };
 }
 
 function headerHash(token: string): string {
@@ -166,8 +166,8 @@ function headerHash(token: string): string {
 
 /** A session of three notes with two gates between them, and a vault of its own name. */
 async function startGated(name: string) {
-  const { namespace, notesUrl } = bed;
-  await putSecret(bed.vault, placeOf(name), TOKENS[0]);
+  const { namespace, notesUrl } = rig;
+  await putSecret(rig.vault, placeOf(name), TOKENS[0]);
   await apply(
     namespace,
     {
@@ -205,18 +205,28 @@ async function startGated(name: string) {
       .map(({ data }) => data);
   };
   const open = async (gate: string) => {
-    const pod = await eventually(`the sandbox of ${name}`, 60_000, () => sandboxOf(name));
-    await eventually(`${gate} of ${name} opens`, 30_000, async () => {
-      await kubectl(["exec", pod, "-n", namespace, "--", "touch", `/workspace/${gate}`]);
-      return true;
+    const pod = await eventually(`the sandbox of ${name}`, () => sandboxOf(name), {
+      withinMs: 60_000,
     });
+    await eventually(
+      `${gate} of ${name} opens`,
+      async () => {
+        await kubectl(["exec", pod, "-n", namespace, "--", "touch", `/workspace/${gate}`]);
+        return true;
+      },
+      { withinMs: 30_000 },
+    );
   };
   return {
     results,
     noted: async (count: number) => {
-      await eventually(`note ${count} of ${name}`, 90_000, async () => {
-        return (await results()).length >= count;
-      });
+      await eventually(
+        `note ${count} of ${name}`,
+        async () => {
+          return (await results()).length >= count;
+        },
+        { withinMs: 90_000 },
+      );
     },
     open,
     finish: async () => {
@@ -229,7 +239,7 @@ async function startGated(name: string) {
 
 /** Name of the running sandbox pod of a session. */
 async function sandboxOf(name: string): Promise<string | undefined> {
-  const pods = await sandboxPods(bed.namespace);
+  const pods = await sandboxPods(rig.namespace);
   return pods.find(
     ({ metadata, status }) =>
       metadata.name.startsWith(`${name}-`) && status?.["phase"] === "Running",

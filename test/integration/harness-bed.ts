@@ -37,9 +37,9 @@ import { parseScripts } from "../../src/scripted-model/script.ts";
 import { createScriptedModel } from "../../src/scripted-model/server.ts";
 import { createMemorySessionStore } from "../../src/sessions/memory/memory-session-store.ts";
 import type { SessionRef, SessionStore, WakeQueue } from "../../src/sessions/session-log.ts";
+import { newRef } from "../builders/sessions.ts";
 import { aSnapshot } from "../builders/snapshot.ts";
-import { newRef } from "../fakes/session-fixtures.ts";
-import { inProcessRunner } from "./in-process-runner.ts";
+import { inProcessRunner } from "./sandbox/in-process-runner.ts";
 
 /** Short, so that takeovers do not make the tests slow. */
 export const TIMINGS = { ttlMs: 400, renewMs: 80, pollMs: 20 };

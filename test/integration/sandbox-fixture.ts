@@ -144,11 +144,3 @@ export class DaemonFixture {
     return await this.call("bash", { command, timeout_ms: timeoutMs });
   }
 }
-
-/** Waits, up to 10 s, until the condition holds. */
-export async function until(condition: () => boolean): Promise<void> {
-  for (let tries = 0; !condition(); tries += 1) {
-    if (tries > 500) throw new Error("the condition was not met in 10 s");
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}

@@ -21,7 +21,7 @@ const RUN_BY: Record<string, string> = {
 
 /** Guides of which a test runs every block, in their order. */
 const RUN_WHOLE: Record<string, string> = {
-  "docs/guides/redis-users.md": "test/integration/redis-users-guide.test.ts",
+  "docs/guides/redis-users.md": "test/integration/sessions/redis-users-guide.test.ts",
   "docs/guides/vault.md": "test/integration/credentials/vault-guide.test.ts",
 };
 

@@ -13,7 +13,6 @@ import {
   apply,
   createNamespace,
   deleteNamespace,
-  eventually,
   kubectl,
   list,
   RELEASE,
@@ -22,6 +21,7 @@ import {
   sandboxPods,
 } from "../e2e/cluster.ts";
 import { ensureInstalled, session, template } from "../e2e/installation.ts";
+import { eventually } from "../eventually.ts";
 
 const NAMESPACE = "scale";
 const PARALLEL = 20;
@@ -119,14 +119,18 @@ async function main(count: number): Promise<void> {
     const started = Date.now();
     const sent = await createAll(url, names);
     console.log(`${count} sessions created in ${Date.now() - started} ms, ${PARALLEL} at a time`);
-    await eventually("all sessions completed", 900_000, async () => {
-      const items = await list("agentsessions", NAMESPACE);
-      const done = items.filter((item) => {
-        const conditions = item.status?.["conditions"] as { type: string; status: string }[];
-        return conditions?.some(({ type, status }) => type === "Completed" && status === "True");
-      });
-      return done.length === count;
-    });
+    await eventually(
+      "all sessions completed",
+      async () => {
+        const items = await list("agentsessions", NAMESPACE);
+        const done = items.filter((item) => {
+          const conditions = item.status?.["conditions"] as { type: string; status: string }[];
+          return conditions?.some(({ type, status }) => type === "Completed" && status === "True");
+        });
+        return done.length === count;
+      },
+      { withinMs: 900_000 },
+    );
     console.log(`all completed after ${((Date.now() - started) / 1000).toFixed(1)} s`);
     const after = await counters();
     const first = new Map<string, number>();

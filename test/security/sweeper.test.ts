@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { deflateSync, gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { Redis } from "ioredis";
-import { type RedisServer, startRedis } from "../fakes/redis-server.ts";
+import { type RedisServer, startRedis } from "../servers/redis-server.ts";
 import { run } from "./commands.ts";
 import { newMarker, Sweeper } from "./sweeper.ts";
 

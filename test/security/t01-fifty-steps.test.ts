@@ -10,13 +10,13 @@ import { Secret } from "../../src/runtime/secret.ts";
 import { parseScripts } from "../../src/scripted-model/script.ts";
 import { createScriptedModel } from "../../src/scripted-model/server.ts";
 import type { SessionRef } from "../../src/sessions/session-log.ts";
+import { newRef } from "../builders/sessions.ts";
 import { aSnapshot } from "../builders/snapshot.ts";
-import { GitHost } from "../fakes/git-host.ts";
-import { newRef } from "../fakes/session-fixtures.ts";
 import { eventsOf } from "../integration/harness-bed.ts";
 import { type RealMcpServer, startMcpServer } from "../integration/proxy/mcp-server.ts";
 import { Cleanups } from "../integration/proxy/rig.ts";
-import { CredentialBed } from "./bed.ts";
+import { GitHost } from "../servers/git-host.ts";
+import { CredentialRig } from "./rig.ts";
 import { newMarker, Sweeper } from "./sweeper.ts";
 
 /**
@@ -36,7 +36,7 @@ const TURNS = 50;
 const VAULT = "work";
 
 const cleanups = new Cleanups();
-let bed: CredentialBed;
+let rig: CredentialRig;
 let notes: RealMcpServer;
 let mail: RealMcpServer;
 let host: GitHost;
@@ -45,7 +45,7 @@ let ref: SessionRef;
 let events: SessionEvent[] = [];
 
 beforeAll(async () => {
-  bed = await CredentialBed.start(cleanups);
+  rig = await CredentialRig.start(cleanups);
   notes = await startMcpServer(cleanups, { token: canary.notes, stateful: true });
   mail = await startMcpServer(cleanups, { token: canary.mail });
   host = await GitHost.start();
@@ -53,12 +53,12 @@ beforeAll(async () => {
   await host.addRepository("team/app", { token: canary.git });
   model = await startEchoingModel();
   for (const [name, token] of Object.entries(canary)) {
-    await bed.vault.put(`t/team-a/v/${VAULT}/${name}`, { token });
+    await rig.vault.put(`t/team-a/v/${VAULT}/${name}`, { token });
   }
   const reachable = [notes.authority, mail.authority, host.authority, model.authority];
-  await bed.startPlane({ modelUrl: model.url, poolKey: canary.pool, reachable });
+  await rig.startPlane({ modelUrl: model.url, poolKey: canary.pool, reachable });
   ref = newRef();
-  await bed.createSession(ref, snapshot(), "Go.");
+  await rig.createSession(ref, snapshot(), "Go.");
   events = await untilIdle();
 }, 120_000);
 
@@ -105,14 +105,14 @@ describe("a session of fifty turns", () => {
   it("no marker is in log, transcript, model requests, Redis, metrics or files", async () => {
     const sweeper = new Sweeper(Object.values(canary));
     sweeper.json("events of the session", events);
-    for (const { name, output } of bed.processes) sweeper.text(`log of ${name}`, output);
+    for (const { name, output } of rig.processes) sweeper.text(`log of ${name}`, output);
     // What the model was told; the header with its key is in `keys`.
     sweeper.json("requests to the model", model.requests);
-    sweeper.text("metrics", await bed.metrics());
-    await sweeper.redis(bed.redis.url.replace("//", "//admin:admin@"));
-    await sweeper.files(bed.sandboxes);
+    sweeper.text("metrics", await rig.metrics());
+    await sweeper.redis(rig.redis.url.replace("//", "//admin:admin@"));
+    await sweeper.files(rig.sandboxes);
     await sweeper.files(host.root);
-    sweeper.text("audit log of the vault", await bed.vault.auditLog());
+    sweeper.text("audit log of the vault", await rig.vault.auditLog());
 
     expect(sweeper.findings).toEqual([]);
     expect(sweeper.bytes).toBeGreaterThan(100_000);
@@ -120,14 +120,14 @@ describe("a session of fifty turns", () => {
 
   it("no process shows one in its environment or arguments; sidecar and edge alone have them in memory", async () => {
     const sweeper = new Sweeper(Object.values(canary));
-    await sweeper.processes(bed.processes.map(({ pid }) => pid));
-    for (const { name, pid } of bed.processes) {
+    await sweeper.processes(rig.processes.map(({ pid }) => pid));
+    for (const { name, pid } of rig.processes) {
       if (name !== "proxy" && name !== "edge") await sweeper.memory([pid]);
     }
     expect(sweeper.findings).toEqual([]);
 
     const inside = new Sweeper(Object.values(canary));
-    await inside.memory([bed.process("proxy").pid, bed.process("edge").pid]);
+    await inside.memory([rig.process("proxy").pid, rig.process("edge").pid]);
     expect(new Set(inside.findings.map(({ marker }) => marker))).toEqual(
       new Set([canary.notes, canary.mail, canary.git, canary.model]),
     );
@@ -143,10 +143,10 @@ function found(markers: string[], place: string, value: unknown) {
 async function untilIdle(): Promise<SessionEvent[]> {
   const deadline = Date.now() + 90_000;
   for (;;) {
-    const seen = await bed.events(ref);
+    const seen = await rig.events(ref);
     if (seen.some(({ type }) => type === "session.status_idle")) return seen;
     if (Date.now() > deadline) {
-      const logs = bed.processes.map(({ name, output }) => `${name}:\n${output.slice(-3000)}`);
+      const logs = rig.processes.map(({ name, output }) => `${name}:\n${output.slice(-3000)}`);
       throw new Error(
         `the end of the session did not happen\n${JSON.stringify(seen.slice(-5))}\n${logs.join("\n")}`,
       );
@@ -257,7 +257,7 @@ interface EchoingModel {
 /** A scripted model that demands the session's key, behind a front that gives it back. */
 async function startEchoingModel(): Promise<EchoingModel> {
   const inner = createScriptedModel({
-    script: parseScripts([{ name: "t01.yaml", text: script(bed.sidecarPort) }]),
+    script: parseScripts([{ name: "t01.yaml", text: script(rig.sidecarPort) }]),
     clock: systemClock,
     logger: silentLogger,
     registry: createRegistry("scripted-model", "test"),

@@ -1,14 +1,8 @@
 import { readFile, writeFile } from "node:fs/promises";
 import type { ServerResponse } from "node:http";
 import { afterEach, describe, expect, it } from "@jest/globals";
-import {
-  Cleanups,
-  eventually,
-  everythingOf,
-  POD,
-  SESSION,
-  SkippingClock,
-} from "../integration/proxy/rig.ts";
+import { eventually } from "../eventually.ts";
+import { Cleanups, everythingOf, POD, SESSION, SkippingClock } from "../integration/proxy/rig.ts";
 import {
   call,
   secretsWith,

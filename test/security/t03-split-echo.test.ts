@@ -3,9 +3,9 @@ import type { ServerResponse } from "node:http";
 import { setImmediate as turn } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { array, assert, asyncProperty, integer } from "fast-check";
+import { eventually } from "../eventually.ts";
 import {
   Cleanups,
-  eventually,
   Rig,
   SkippingClock,
   startUpstream,

@@ -12,10 +12,10 @@ import { systemRng } from "../../src/runtime/rng.ts";
 import { sessionKeys } from "../../src/sessions/keys.ts";
 import { connectRedisSessionStore } from "../../src/sessions/redis/redis-session-store.ts";
 import type { Lease, SessionStore } from "../../src/sessions/session-log.ts";
+import { newRef, newSession, TEST_POOL } from "../builders/sessions.ts";
 import { aSnapshot } from "../builders/snapshot.ts";
-import { type RedisServer, startRedis } from "../fakes/redis-server.ts";
-import { FIXTURE_POOL, newRef, newSession } from "../fakes/session-fixtures.ts";
 import { Cleanups, Rig, startUpstream, TENANT, type Upstream } from "../integration/proxy/rig.ts";
+import { type RedisServer, startRedis } from "../servers/redis-server.ts";
 import { newMarker } from "./sweeper.ts";
 
 /**
@@ -48,7 +48,7 @@ beforeAll(async () => {
   store = await connectRedisSessionStore({
     url: redis.url,
     commit: { mode: "fsync" },
-    pools: [FIXTURE_POOL],
+    pools: [TEST_POOL],
     timings: { ttlMs: TTL_MS, renewMs: 100 },
     clock: systemClock,
     rng: systemRng,

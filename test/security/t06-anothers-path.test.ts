@@ -6,7 +6,7 @@ import { systemClock } from "../../src/runtime/clock.ts";
 import { Secret } from "../../src/runtime/secret.ts";
 import { Cleanups, TENANT } from "../integration/proxy/rig.ts";
 import { newMarker } from "./sweeper.ts";
-import { ENTRY, startVaultBed, VAULT, type VaultBed, type VaultSession } from "./vault-bed.ts";
+import { ENTRY, startVaultRig, VAULT, type VaultRig, type VaultSession } from "./vault-rig.ts";
 
 /**
  * T06: a proxy that was taken over asks the vault for what is not its session's. It has all that the
@@ -16,24 +16,24 @@ import { ENTRY, startVaultBed, VAULT, type VaultBed, type VaultSession } from ".
 const own = newMarker("T06");
 const others = newMarker("T06");
 const cleanups = new Cleanups();
-let bed: VaultBed;
+let rig: VaultRig;
 let session: VaultSession;
 let client: VaultClient;
 
 beforeAll(async () => {
-  bed = await startVaultBed(cleanups, { marker: own });
+  rig = await startVaultRig(cleanups, { marker: own });
   for (const folder of [
     "t/team-b/v/main",
     "t/team-a/v/second",
     "t/team-a/v/main2",
     "pools/default",
   ]) {
-    await bed.vault.put(`${folder}/docs`, { token: others });
+    await rig.vault.put(`${folder}/docs`, { token: others });
   }
-  session = bed.newSession();
+  session = rig.newSession();
   client = new VaultClient({
-    address: bed.vault.address,
-    ca: bed.vault.caPem,
+    address: rig.vault.address,
+    ca: rig.vault.caPem,
     kvMount: "kv",
     clock: systemClock,
   });
@@ -43,7 +43,7 @@ afterAll(async () => await cleanups.run());
 
 /** A reader with the session's identity that takes any path: the proxy without its own rules. */
 async function readAs(path: string, vault = VAULT) {
-  const { tokens } = bed;
+  const { tokens } = rig;
   const [mount, role] = ["jwt", "drover-session"];
   const reader = new SessionReader({ client, tokens, mount, role, clock: systemClock });
   const identity = await session.identity();
@@ -53,13 +53,13 @@ async function readAs(path: string, vault = VAULT) {
 /** The vault's own token for the session, as a taken over proxy finds it in its memory. */
 async function vaultToken(): Promise<string> {
   const token = (await session.identity()).token.reveal();
-  const { vaultToken: jwt } = await bed.tokens.vaultToken({ token, vault: VAULT });
+  const { vaultToken: jwt } = await rig.tokens.vaultToken({ token, vault: VAULT });
   return (await client.login("jwt", "drover-session", new Secret(jwt))).token.reveal();
 }
 
 it("reads the session's own credential, and the tool's server gets it", async () => {
   expect(await session.callUntilServed()).toMatchObject({ result: {} });
-  expect(bed.received.at(-1)?.headers.authorization).toBe(`Bearer ${own}`);
+  expect(rig.received.at(-1)?.headers.authorization).toBe(`Bearer ${own}`);
   expect((await readAs("t/team-a/v/main/docs"))?.data).toEqual({ token: own });
 });
 
@@ -91,7 +91,7 @@ describe("with the vault's token of the session", () => {
     ["GET", "identity/entity/id?list=true"],
   ])("%s %s gives nothing", async (method, path) => {
     const body = method === "POST" ? { data: { token: "taken" }, options: { cas: 1 } } : undefined;
-    const answer = await bed.vault.ask(method, path, body, await vaultToken());
+    const answer = await rig.vault.ask(method, path, body, await vaultToken());
 
     expect({ status: `${answer.status}`, text: JSON.stringify(answer.body) }).toEqual({
       status: expect.stringMatching(/^4\d\d$/),
@@ -101,7 +101,7 @@ describe("with the vault's token of the session", () => {
 
   it("GET of the session's own place is granted, so that the refusals say something", async () => {
     const path = "kv/data/t/team-a/v/main/docs";
-    const { status, body } = await bed.vault.ask("GET", path, undefined, await vaultToken());
+    const { status, body } = await rig.vault.ask("GET", path, undefined, await vaultToken());
 
     expect({ status, text: JSON.stringify(body) }).toEqual({
       status: 200,
@@ -113,7 +113,7 @@ describe("with the vault's token of the session", () => {
 describe("at the issuer", () => {
   it("gets a token with the session's tenant, for a vault of the session, for a minute", async () => {
     const token = (await session.identity()).token.reveal();
-    const { vaultToken: jwt } = await bed.tokens.vaultToken({ token, vault: VAULT });
+    const { vaultToken: jwt } = await rig.tokens.vaultToken({ token, vault: VAULT });
     const { ten, vlt, vid, sub, aud, exp = 0, iat = 0 } = decodeJwt(jwt);
 
     expect({ ten, vlt, vid, sub, aud, life: exp - iat }).toEqual({
@@ -131,20 +131,20 @@ describe("at the issuer", () => {
     async (vault) => {
       const token = (await session.identity()).token.reveal();
 
-      await expect(bed.tokens.vaultToken({ token, vault })).rejects.toMatchObject({
+      await expect(rig.tokens.vaultToken({ token, vault })).rejects.toMatchObject({
         code: "FORBIDDEN",
       });
     },
   );
 
   it("gets none once the session is over", async () => {
-    const ended = bed.newSession();
+    const ended = rig.newSession();
     const token = (await ended.identity()).token.reveal();
-    const lease = bed.rig.leases.get(ended.id);
+    const lease = rig.rig.leases.get(ended.id);
     if (lease === undefined) throw new Error("no lease");
-    bed.rig.leases.set(ended.id, { ...lease, terminated: true });
+    rig.rig.leases.set(ended.id, { ...lease, terminated: true });
 
-    await expect(bed.tokens.vaultToken({ token, vault: VAULT })).rejects.toMatchObject({
+    await expect(rig.tokens.vaultToken({ token, vault: VAULT })).rejects.toMatchObject({
       code: "SESSION_CLOSED",
     });
   });
@@ -168,7 +168,7 @@ it.each([
 
 async function tampered(claims: Record<string, string>): Promise<string> {
   const token = (await session.identity()).token.reveal();
-  const { vaultToken: jwt } = await bed.tokens.vaultToken({ token, vault: VAULT });
+  const { vaultToken: jwt } = await rig.tokens.vaultToken({ token, vault: VAULT });
   const [header, payload = "", signature] = jwt.split(".");
   const old: unknown = JSON.parse(Buffer.from(payload, "base64url").toString());
   const changed = JSON.stringify({ ...(old as object), ...claims });
@@ -176,10 +176,10 @@ async function tampered(claims: Record<string, string>): Promise<string> {
 }
 
 it("a session whose proxy behaves is never refused anything by the vault", async () => {
-  const before = (await bed.vault.auditLog()).length;
-  const sessions = [bed.newSession(), bed.newSession()];
+  const before = (await rig.vault.auditLog()).length;
+  const sessions = [rig.newSession(), rig.newSession()];
   for (const one of sessions) await one.callUntilServed();
-  const log = (await bed.vault.auditLog()).slice(before);
+  const log = (await rig.vault.auditLog()).slice(before);
 
   expect(log).toContain("kv/data/t/team-a/v/main/docs");
   expect(log).not.toMatch(/"error":"[^"]/);

@@ -2,8 +2,8 @@ import { readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { FakeEdge } from "../fakes/fake-edge.ts";
-import { GitHost } from "../fakes/git-host.ts";
 import { DaemonFixture, MARKER_SECRET } from "../integration/sandbox-fixture.ts";
+import { GitHost } from "../servers/git-host.ts";
 import { newMarker, Sweeper } from "./sweeper.ts";
 
 /**
@@ -105,11 +105,11 @@ describe("what a command of the model finds", () => {
 });
 
 /** Environment and command line of all that the daemon starts meanwhile. */
-async function whileWatching(fixture: DaemonFixture, work: () => Promise<void>): Promise<string> {
+async function whileWatching(rig: DaemonFixture, work: () => Promise<void>): Promise<string> {
   const seen = new Set<string>();
   const look = () => {
-    const own = readOrEmpty(`/proc/${fixture.child?.pid}/cmdline`);
-    for (const pid of descendantsOf(fixture.child?.pid ?? 0)) {
+    const own = readOrEmpty(`/proc/${rig.child?.pid}/cmdline`);
+    for (const pid of descendantsOf(rig.child?.pid ?? 0)) {
       // Until it runs its program, a child is a copy of the daemon.
       if (readOrEmpty(`/proc/${pid}/cmdline`) === own) continue;
       for (const name of ["cmdline", "environ"]) seen.add(readOrEmpty(`/proc/${pid}/${name}`));

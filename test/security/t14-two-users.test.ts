@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
-import { until } from "../integration/sandbox-fixture.ts";
-import { SplitSandbox } from "../integration/split-sandbox.ts";
+import { eventually } from "../eventually.ts";
+import { SplitSandbox } from "../integration/sandbox/split-sandbox.ts";
 
 /**
  * T14, from the tools of a sandbox to its daemon and its runner, which are two users as in a pod. Each
@@ -107,7 +107,7 @@ describeAsRoot("code in the sandbox", () => {
     const before = runnerPid();
     const starts = sandbox.starts;
     const killed = await sandbox.bash(`echo printed; sleep 0.5; kill -9 ${before}; sleep 30`);
-    await until(() => runnerPid() !== before);
+    await eventually("another runner", () => runnerPid() !== before);
     const next = await sandbox.bash("echo well");
 
     expect(killed).toMatchObject({ is_error: true, outcome: "unknown" });
@@ -119,7 +119,9 @@ describeAsRoot("code in the sandbox", () => {
 
   it("that stops the runner only makes its own session wait: the daemon goes on", async () => {
     const stopped = sandbox.bash(`kill -STOP ${runnerPid()}; echo stopped >mark; sleep 1`);
-    await until(() => /^State:\s+T/m.test(readFileSync(`/proc/${runnerPid()}/status`, "utf8")));
+    await eventually("the runner stands still", () =>
+      /^State:\s+T/m.test(readFileSync(`/proc/${runnerPid()}/status`, "utf8")),
+    );
     const health = await fetch(`http://${sandbox.address}/healthz`);
     process.kill(runnerPid(), "SIGCONT");
 

@@ -7,8 +7,8 @@ import { systemRng } from "../../src/runtime/rng.ts";
 import { bindingKey, type SessionKeys, sessionKeys } from "../../src/sessions/keys.ts";
 import { connectRedisSessionStore } from "../../src/sessions/redis/redis-session-store.ts";
 import { REDIS_PROCESSES, type RedisProcess, userLine } from "../../src/sessions/redis/users.ts";
-import { type RedisWithUsers, startRedisWithUsers } from "../fakes/redis-users.ts";
-import { event, FIXTURE_POOL, newRef, newSession } from "../fakes/session-fixtures.ts";
+import { event, newRef, newSession, TEST_POOL } from "../builders/sessions.ts";
+import { type RedisWithUsers, startRedisWithUsers } from "../servers/redis-users.ts";
 import { newMarker } from "./sweeper.ts";
 
 /**
@@ -38,7 +38,7 @@ beforeAll(async () => {
   const store = await connectRedisSessionStore({
     ...server.as("operator"),
     commit: { mode: "fsync" },
-    pools: [FIXTURE_POOL],
+    pools: [TEST_POOL],
     clock: systemClock,
     rng: systemRng,
     logger: silentLogger,
@@ -200,7 +200,7 @@ const FOREIGN: Record<RedisProcess, string[][]> = {
     ["GET", PIN],
     ["XRANGE", AUDIT, "-", "+"],
     ["XADD", AUDIT, "*", "a", "1"],
-    ["HSET", `drover:cfg:${FIXTURE_POOL.code}`, "commit", "{}"],
+    ["HSET", `drover:cfg:${TEST_POOL.code}`, "commit", "{}"],
     ["CONFIG", "GET", "requirepass"],
     ["SSUBSCRIBE", "__keyspace@0__:*"],
   ],

@@ -29,7 +29,7 @@ type Answer = (
 let answer: Answer = () => {};
 let hits = 0;
 let daemon: Server;
-let bed: HarnessBed;
+let rig: HarnessBed;
 
 beforeAll(async () => {
   daemon = createServer((request, response) => {
@@ -38,17 +38,17 @@ beforeAll(async () => {
   });
   await new Promise<void>((resolve) => daemon.listen(0, "127.0.0.1", resolve));
   const { port } = daemon.address() as AddressInfo;
-  bed = new HarnessBed();
-  bed.edge = { url: () => Promise.resolve("http://127.0.0.1:9") };
-  await bed.start(SCRIPT);
+  rig = new HarnessBed();
+  rig.edge = { url: () => Promise.resolve("http://127.0.0.1:9") };
+  await rig.start(SCRIPT);
   const options = { failureBackoff: { baseMs: 100, maxMs: 500 } };
-  bed.startWorker({ options, sandboxClient: (client) => at(client, `127.0.0.1:${port}`) });
+  rig.startWorker({ options, sandboxClient: (client) => at(client, `127.0.0.1:${port}`) });
 });
 
 afterAll(async () => {
   daemon?.closeAllConnections();
   daemon?.close();
-  await bed?.stop();
+  await rig?.stop();
 });
 
 /** The real client, led to the attacker's daemon. */
@@ -88,12 +88,12 @@ const done: Answer = (_, { id, json }) => json(200, { id, state: "done", result 
 async function sessionWith(hostile: Answer) {
   answer = hostile;
   hits = 0;
-  return await bed.createSession("go", { model: "scripted:go" }, [APP]);
+  return await rig.createSession("go", { model: "scripted:go" }, [APP]);
 }
 
 async function idle(ref: Awaited<ReturnType<typeof sessionWith>>) {
   const isIdle = (events: SessionEvent[]) => eventsOf(events, "session.status_idle").length > 0;
-  return await bed.until(ref, "idle", isIdle, 40_000);
+  return await rig.until(ref, "idle", isIdle, 40_000);
 }
 
 describe("a daemon that always says `not yet` is asked a few times, then less and less often", () => {
@@ -109,13 +109,13 @@ describe("a daemon that always says `not yet` is asked a few times, then less an
     },
   ])("$name", async ({ hostile }) => {
     const ref = await sessionWith(hostile);
-    await bed.until(ref, "the first question", () => hits > 0, 40_000);
+    await rig.until(ref, "the first question", () => hits > 0, 40_000);
     await new Promise((resolve) => setTimeout(resolve, 6000));
 
     expect(hits).toBeGreaterThan(2);
     expect(hits).toBeLessThan(15);
     // Its own user can end it.
-    await bed.send(ref, "user.interrupt", {});
+    await rig.send(ref, "user.interrupt", {});
     await idle(ref);
   });
 });

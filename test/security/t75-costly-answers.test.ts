@@ -1,13 +1,7 @@
 import type { ServerResponse } from "node:http";
 import { afterEach, describe, expect, it } from "@jest/globals";
-import {
-  Cleanups,
-  eventually,
-  POD,
-  type Rig,
-  SESSION,
-  startUpstream,
-} from "../integration/proxy/rig.ts";
+import { eventually } from "../eventually.ts";
+import { Cleanups, POD, type Rig, SESSION, startUpstream } from "../integration/proxy/rig.ts";
 import {
   call,
   result,

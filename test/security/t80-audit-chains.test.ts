@@ -28,8 +28,8 @@ import { systemClock } from "../../src/runtime/clock.ts";
 import { silentLogger } from "../../src/runtime/logger.ts";
 import { Registry } from "../../src/runtime/metrics.ts";
 import { createRedisSessionPorts } from "../../src/sessions/redis/redis-session-store.ts";
-import { type RedisWithUsers, startRedisWithUsers } from "../fakes/redis-users.ts";
 import { Cleanups } from "../integration/proxy/rig.ts";
+import { type RedisWithUsers, startRedisWithUsers } from "../servers/redis-users.ts";
 
 /**
  * T80: proxies keep an audit log, the issuer signs how far it had got. A harness, another proxy, or

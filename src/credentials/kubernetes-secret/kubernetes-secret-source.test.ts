@@ -7,7 +7,7 @@ import { afterEach, describe, expect, it } from "@jest/globals";
 import {
   credentialSourceContract,
   request,
-  type SourceFixture,
+  type SourceRig,
 } from "../../../test/contracts/credential-source.ts";
 import { KubernetesSecretSource } from "./kubernetes-secret-source.ts";
 import { SecretClient } from "./secret-client.ts";
@@ -76,7 +76,7 @@ async function createServerFixture() {
   };
 }
 
-credentialSourceContract("KubernetesSecretSource", async (): Promise<SourceFixture> => {
+credentialSourceContract("KubernetesSecretSource", async (): Promise<SourceRig> => {
   const { server, source, close } = await createServerFixture();
   return {
     source,

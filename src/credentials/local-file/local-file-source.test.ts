@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
 import {
   credentialSourceContract,
   request,
-  type SourceFixture,
+  type SourceRig,
 } from "../../../test/contracts/credential-source.ts";
 import { EncryptedFile } from "./encrypted-file.ts";
 import { LocalFileSource } from "./local-file-source.ts";
@@ -20,7 +20,7 @@ async function createParts() {
   return { directory, path, keyPath, file, source: new LocalFileSource({ file }) };
 }
 
-credentialSourceContract("LocalFileSource", async (): Promise<SourceFixture> => {
+credentialSourceContract("LocalFileSource", async (): Promise<SourceRig> => {
   const { directory, keyPath, file, source } = await createParts();
   return {
     source,

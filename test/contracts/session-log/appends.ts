@@ -2,8 +2,8 @@ import { describe, expect, it } from "@jest/globals";
 import { parseExact } from "../../../src/protocol/exact-json.ts";
 import { hasCode } from "../../../src/runtime/errors.ts";
 import { START, type StoredEvent } from "../../../src/sessions/session-log.ts";
-import { event, message, newRef, newSession, snapshotOf } from "../../fakes/session-fixtures.ts";
-import { all, codeOf, errorOf, type SetUp } from "./bench.ts";
+import { event, message, newRef, newSession, snapshotOf } from "../../builders/sessions.ts";
+import { all, codeOf, errorOf, type SetUp } from "./rig.ts";
 
 export function describeAppends(setUp: SetUp): void {
   describe("creation and external appends", () => {
@@ -113,15 +113,15 @@ export function describeAppends(setUp: SetUp): void {
     });
 
     it("large events come back whole", async () => {
-      const { log, bench } = await setUp();
+      const { log, rig } = await setUp();
       const ref = newRef();
       const long = message(`${"ä€𝄞\n".repeat(20_000)}end`);
       await log.createSession(newSession(ref, { events: [long] }));
       const batch = Array.from({ length: 4 }, (_, i) => message(`${i}${"y".repeat(240 * 1024)}`));
       await log.emitEvents(ref, batch, { idempotencyKey: "k" });
-      const lease = await bench.worker("w1").claimOne();
+      const lease = await rig.worker("w1").claimOne();
       const own = event("tool.result", { content: "z".repeat(100_000) });
-      await bench.readAll(lease);
+      await rig.readAll(lease);
       await lease.emitEvents([own]);
 
       const events = await all(log.getEvents(ref));
@@ -147,7 +147,7 @@ export function describeAppends(setUp: SetUp): void {
     });
 
     it("numbers keep their digits, through every reader", async () => {
-      const { log, operator, bench } = await setUp();
+      const { log, operator, rig } = await setUp();
       const ref = newRef();
       const text = '{"id":1234567890123456789,"price":10.0,"far":[1e400,{"small":-0}]}';
       const exact = event("user.message", { content: [], input: parseExact(text) });
@@ -155,7 +155,7 @@ export function describeAppends(setUp: SetUp): void {
       await log.createSession(newSession(ref));
       await log.emitEvents(ref, [exact], { idempotencyKey: exact.id });
       await operator.emitEvents(ref, [exact], { idempotencyKey: `${exact.id}-again` });
-      const lease = await bench.worker("a").claimOne();
+      const lease = await rig.worker("a").claimOne();
       await lease.emitEvents([{ ...exact, id: `${exact.id}-3` }], {});
 
       const inputs = async (events: AsyncIterable<StoredEvent>) =>

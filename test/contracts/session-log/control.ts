@@ -1,17 +1,17 @@
 import { describe, expect, it } from "@jest/globals";
-import { event, message, newRef, newSession } from "../../fakes/session-fixtures.ts";
-import { type SetUp } from "./bench.ts";
+import { event, message, newRef, newSession } from "../../builders/sessions.ts";
+import { type SetUp } from "./rig.ts";
 
 export function describeControl(setUp: SetUp): void {
   describe("control by the operator", () => {
     it("a suspended session is not claimed until it is resumed", async () => {
-      const { log, operator, bench } = await setUp();
+      const { log, operator, rig } = await setUp();
       const ref = newRef();
       await log.createSession(newSession(ref));
       await operator.emitEvents(ref, [event("session.suspend_requested")], {
         idempotencyKey: "s",
       });
-      const worker = bench.worker("a");
+      const worker = rig.worker("a");
       await log.emitEvents(ref, [message("while suspended")], { idempotencyKey: "m" });
       expect(await worker.tryClaim(1, 150)).toEqual([]);
       expect(await operator.statusOf([ref])).toMatchObject([
@@ -26,15 +26,15 @@ export function describeControl(setUp: SetUp): void {
     });
 
     it("a holder that suspends gives the session up for good, unless the request to resume has come", async () => {
-      const { log, operator, bench } = await setUp();
+      const { log, operator, rig } = await setUp();
       const ref = newRef();
       await log.createSession(newSession(ref));
-      const worker = bench.worker("a");
+      const worker = rig.worker("a");
       const lease = await worker.claimOne();
       await operator.emitEvents(ref, [event("session.suspend_requested")], {
         idempotencyKey: "s",
       });
-      await bench.readAll(lease);
+      await rig.readAll(lease);
       await operator.emitEvents(ref, [event("session.resume_requested")], {
         idempotencyKey: "r",
       });
@@ -42,14 +42,14 @@ export function describeControl(setUp: SetUp): void {
       expect(await lease.release({ kind: "suspended" })).toBe("released");
 
       const next = await worker.claimOne();
-      await bench.readAll(next);
+      await rig.readAll(next);
       expect(await next.release({ kind: "suspended" })).toBe("released");
       expect(await operator.statusOf([ref])).toMatchObject([{ status: "suspended" }]);
       expect(await worker.tryClaim(1, 100)).toEqual([]);
     });
 
     it("stopping a suspended session lets a worker end it", async () => {
-      const { log, operator, bench } = await setUp();
+      const { log, operator, rig } = await setUp();
       const ref = newRef();
       await log.createSession(newSession(ref));
       await operator.emitEvents(ref, [event("session.suspend_requested")], {
@@ -60,7 +60,7 @@ export function describeControl(setUp: SetUp): void {
         idempotencyKey: "t",
       });
 
-      expect((await bench.worker("a").claimOne()).ref).toEqual(ref);
+      expect((await rig.worker("a").claimOne()).ref).toEqual(ref);
     });
   });
 }

@@ -1,18 +1,18 @@
 import { describe, expect, it } from "@jest/globals";
 import { type Position, START } from "../../../src/sessions/session-log.ts";
-import { event, message, newRef, newSession } from "../../fakes/session-fixtures.ts";
-import { all, CONTRACT_TIMINGS, codeOf, type SetUp } from "./bench.ts";
+import { event, message, newRef, newSession } from "../../builders/sessions.ts";
+import { all, CONTRACT_TIMINGS, codeOf, type SetUp } from "./rig.ts";
 
 const stop = new AbortController();
 
 export function describeLeaseWrites(setUp: SetUp): void {
   describe("writing under a lease", () => {
     it("the first append after a claim makes the session running, and entries carry the epoch", async () => {
-      const { log, bench } = await setUp();
+      const { log, rig } = await setUp();
       const ref = newRef();
       await log.createSession(newSession(ref));
-      const lease = await bench.worker("a").claimOne();
-      await bench.readAll(lease);
+      const lease = await rig.worker("a").claimOne();
+      await rig.readAll(lease);
 
       const result = await lease.emitEvents([
         event("model.request_start"),
@@ -32,11 +32,11 @@ export function describeLeaseWrites(setUp: SetUp): void {
     });
 
     it("appends in flight together keep their order", async () => {
-      const { log, bench } = await setUp();
+      const { log, rig } = await setUp();
       const ref = newRef();
       await log.createSession(newSession(ref));
-      const lease = await bench.worker("a").claimOne();
-      await bench.readAll(lease);
+      const lease = await rig.worker("a").claimOne();
+      await rig.readAll(lease);
       const batches = Array.from({ length: 25 }, (_, i) => event("tool.result", { i }));
 
       await Promise.all(
@@ -50,10 +50,10 @@ export function describeLeaseWrites(setUp: SetUp): void {
     });
 
     it("a batch sent again answers its first place and is not appended twice", async () => {
-      const { log, bench, backend } = await setUp();
+      const { log, rig, backend } = await setUp();
       const ref = newRef();
       const { head } = await log.createSession(newSession(ref));
-      const { token } = await bench.worker("a").claimOne();
+      const { token } = await rig.worker("a").claimOne();
       const op = {
         token,
         n: 1,
@@ -74,10 +74,10 @@ export function describeLeaseWrites(setUp: SetUp): void {
     });
 
     it("a batch that released the session is recognised when it is sent again", async () => {
-      const { log, bench, backend } = await setUp();
+      const { log, rig, backend } = await setUp();
       const ref = newRef();
       const { head } = await log.createSession(newSession(ref));
-      const { token } = await bench.worker("a").claimOne();
+      const { token } = await rig.worker("a").claimOne();
       const op = {
         token,
         n: 1,
@@ -110,11 +110,11 @@ export function describeLeaseWrites(setUp: SetUp): void {
       { name: "the log is shorter than what was read", prev: (tail) => ({ ...tail, seq: 9 }) },
       { name: "the batch ordinal leaves a gap", prev: () => START, n: 2 },
     ])("a write is REWOUND when $name", async ({ prev: prevOf, n = 1 }) => {
-      const { log, bench, backend } = await setUp();
+      const { log, rig, backend } = await setUp();
       const ref = newRef();
       const { head } = await log.createSession(newSession(ref));
       const prev = prevOf(head.pos);
-      const { token } = await bench.worker("a").claimOne();
+      const { token } = await rig.worker("a").claimOne();
 
       const reply = await backend.appendLeased(
         ref,
@@ -127,11 +127,11 @@ export function describeLeaseWrites(setUp: SetUp): void {
     });
 
     it("a write is REWOUND when an entry below the tail has another id or another beginning", async () => {
-      const { log, bench, backend } = await setUp();
+      const { log, rig, backend } = await setUp();
       const ref = newRef();
       const events = [message("1"), message("2"), message("3")];
       await log.createSession(newSession(ref, { events }));
-      const { token } = await bench.worker("a").claimOne();
+      const { token } = await rig.worker("a").claimOne();
       const write = (prev: Position) =>
         backend.appendLeased(
           ref,
@@ -150,11 +150,11 @@ export function describeLeaseWrites(setUp: SetUp): void {
     });
 
     it("events of others before an append are reported, and stopping waits until they are read", async () => {
-      const { log, bench } = await setUp();
+      const { log, rig } = await setUp();
       const ref = newRef();
       await log.createSession(newSession(ref));
-      const lease = await bench.worker("a").claimOne();
-      await bench.readAll(lease);
+      const lease = await rig.worker("a").claimOne();
+      await rig.readAll(lease);
       await log.emitEvents(ref, [message("meanwhile")], { idempotencyKey: "k" });
 
       const appended = await lease.emitEvents([event("tool.result")]);
@@ -175,11 +175,11 @@ export function describeLeaseWrites(setUp: SetUp): void {
     });
 
     it("an append that asks for the tail writes nothing when something arrived", async () => {
-      const { log, bench } = await setUp();
+      const { log, rig } = await setUp();
       const ref = newRef();
       await log.createSession(newSession(ref));
-      const lease = await bench.worker("a").claimOne();
-      await bench.readAll(lease);
+      const lease = await rig.worker("a").claimOne();
+      await rig.readAll(lease);
       await log.emitEvents(ref, [message("meanwhile")], { idempotencyKey: "k" });
 
       const result = await lease.emitEvents([event("session.status_idle")], { onlyIfTail: true });
@@ -189,24 +189,24 @@ export function describeLeaseWrites(setUp: SetUp): void {
     });
 
     it("a barrier proves the lease and what was read", async () => {
-      const { log, bench } = await setUp();
+      const { log, rig } = await setUp();
       await log.createSession(newSession(newRef()));
-      const first = bench.worker("a");
+      const first = rig.worker("a");
       const lease = await first.claimOne();
-      await bench.readAll(lease);
+      await rig.readAll(lease);
       await lease.barrier();
       await first.die();
-      await bench.worker("b").claimOne();
+      await rig.worker("b").claimOne();
 
       expect(await codeOf(lease.barrier())).toBe("SESSION_LEASE_LOST");
     });
 
     it("listeners hear of events of others but not of the holder's own", async () => {
-      const { log, bench, pass } = await setUp();
+      const { log, rig, pass } = await setUp();
       const ref = newRef();
       await log.createSession(newSession(ref));
-      const lease = await bench.worker("a").claimOne();
-      await bench.readAll(lease);
+      const lease = await rig.worker("a").claimOne();
+      await rig.readAll(lease);
       const heard: number[] = [];
       const off = lease.onEvents((tail) => heard.push(tail));
       await pass(CONTRACT_TIMINGS.renewMs);
@@ -215,7 +215,7 @@ export function describeLeaseWrites(setUp: SetUp): void {
       await pass(CONTRACT_TIMINGS.renewMs * 3);
       const own = [...heard];
       await log.emitEvents(ref, [message("meanwhile")], { idempotencyKey: "k" });
-      await bench.until(() => heard.length > 0);
+      await rig.until(() => heard.length > 0);
 
       off();
       expect(own).toEqual([]);
@@ -223,12 +223,12 @@ export function describeLeaseWrites(setUp: SetUp): void {
     });
 
     it("sessions that were claimed together each hear of their own log, not of each other's", async () => {
-      const { log, bench, pass } = await setUp();
+      const { log, rig, pass } = await setUp();
       const [a, b] = [newRef(), newRef()];
       for (const ref of [a, b]) await log.createSession(newSession(ref));
       const heard = new Map<string, number>();
-      for (const lease of await bench.worker("a").tryClaim(2, 1000)) {
-        await bench.readAll(lease);
+      for (const lease of await rig.worker("a").tryClaim(2, 1000)) {
+        await rig.readAll(lease);
         lease.onEvents((tail) => heard.set(lease.ref.id, tail));
       }
 
@@ -241,7 +241,7 @@ export function describeLeaseWrites(setUp: SetUp): void {
       ] as const) {
         const events = Array.from({ length: count }, () => message("more"));
         const { last } = await log.emitEvents(ref, events, { idempotencyKey: `${tails.length}` });
-        await bench.until(() => heard.get(ref.id) === last);
+        await rig.until(() => heard.get(ref.id) === last);
         await pass(CONTRACT_TIMINGS.renewMs * 3);
         tails.push(heard.get(ref.id) ?? 0);
       }

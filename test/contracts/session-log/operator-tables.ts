@@ -1,49 +1,49 @@
 import { describe, expect, it } from "@jest/globals";
 import type { SessionRef, StateChange } from "../../../src/sessions/session-log.ts";
-import { event, message, newRef, newSession } from "../../fakes/session-fixtures.ts";
-import { all, codeOf, type SetUp } from "./bench.ts";
+import { event, message, newRef, newSession } from "../../builders/sessions.ts";
+import { all, codeOf, type SetUp } from "./rig.ts";
 
 export function describeOperatorTables(setUp: SetUp): void {
   describe("what the operator is told", () => {
     it("open sandbox requests are told until they are answered", async () => {
-      const { log, operator, bench } = await setUp();
+      const { log, operator, rig } = await setUp();
       const ref = newRef();
       await log.createSession(newSession(ref));
-      const lease = await bench.worker("a").claimOne();
-      await bench.readAll(lease);
+      const lease = await rig.worker("a").claimOne();
+      await rig.readAll(lease);
       const asked = event("sandbox.requested", { hand: "main", generation: 1, template: "node" });
       const dropped = event("sandbox.released", { hand: "old", generation: 3, reason: "x" });
       await lease.emitEvents([asked, dropped]);
 
-      const told = await bench.take(operator.requests.bind(operator), 2);
+      const told = await rig.take(operator.requests.bind(operator), 2);
 
       expect(told.toSorted((a, b) => (a.kind < b.kind ? 1 : -1))).toEqual([
         { ref, requestId: dropped.id, kind: "release", hand: "old", generation: 3 },
         { ref, requestId: asked.id, kind: "provision", hand: "main", generation: 1 },
       ]);
       for (const request of told) await operator.answered(request);
-      expect(await bench.takeFor(operator.requests.bind(operator), 100)).toEqual([]);
+      expect(await rig.takeFor(operator.requests.bind(operator), 100)).toEqual([]);
     });
 
     it("a request made while the operator listens arrives", async () => {
-      const { log, operator, bench } = await setUp();
+      const { log, operator, rig } = await setUp();
       const ref = newRef();
       await log.createSession(newSession(ref));
-      const lease = await bench.worker("a").claimOne();
-      await bench.readAll(lease);
+      const lease = await rig.worker("a").claimOne();
+      await rig.readAll(lease);
 
-      const listening = bench.take(operator.requests.bind(operator), 1);
+      const listening = rig.take(operator.requests.bind(operator), 1);
       await lease.emitEvents([event("sandbox.requested", { hand: "main", generation: 1 })]);
 
       expect(await listening).toMatchObject([{ ref, kind: "provision", hand: "main" }]);
     });
 
     it("what is said only while a session is idle never meets a worker or an unread message", async () => {
-      const { log, operator, bench } = await setUp();
+      const { log, operator, rig } = await setUp();
       const ref = newRef();
       await log.createSession(newSession(ref));
-      const lease = await bench.worker("a").claimOne();
-      await bench.readAll(lease);
+      const lease = await rig.worker("a").claimOne();
+      await rig.readAll(lease);
       const say = async (idempotencyKey: string, at: number) =>
         await operator.emitWhileIdle(ref, [event("sandbox.released")], { idempotencyKey, at });
 
@@ -59,41 +59,41 @@ export function describeOperatorTables(setUp: SetUp): void {
     });
 
     it("state changes of sessions from manifests are told until acknowledged; those of API sessions never", async () => {
-      const { log, operator, bench } = await setUp();
+      const { log, operator, rig } = await setUp();
       const [ref, api] = [newRef(), newRef()];
       await log.createSession(newSession(ref));
       await log.createSession(newSession(api, { source: "api" }));
 
-      const [created] = await bench.take(operator.changes.bind(operator), 1);
+      const [created] = await rig.take(operator.changes.bind(operator), 1);
 
       expect(created).toMatchObject({ ref, status: "created", why: "", seq: 1 });
       await operator.ackState(created as StateChange);
-      expect(await bench.takeFor(operator.changes.bind(operator), 100)).toEqual([]);
+      expect(await rig.takeFor(operator.changes.bind(operator), 100)).toEqual([]);
     });
 
     it("acknowledging an old state does not lose a newer one", async () => {
-      const { log, operator, bench } = await setUp();
+      const { log, operator, rig } = await setUp();
       const ref = newRef();
       await log.createSession(newSession(ref));
-      const [created] = await bench.take(operator.changes.bind(operator), 1);
-      const lease = await bench.worker("a").claimOne();
-      await bench.readAll(lease);
+      const [created] = await rig.take(operator.changes.bind(operator), 1);
+      const lease = await rig.worker("a").claimOne();
+      await rig.readAll(lease);
       // The same seq as the change before: only the state differs.
       await lease.release({ kind: "idle", why: "end_turn" });
 
       await operator.ackState(created as StateChange);
 
-      const [idle] = await bench.take(operator.changes.bind(operator), 1);
+      const [idle] = await rig.take(operator.changes.bind(operator), 1);
       expect(idle).toMatchObject({ ref, status: "idle", why: "end_turn", seq: 1 });
     });
 
     it("a deleted session is gone, its holder drops it, and deleting again is no error", async () => {
-      const { log, operator, bench, traces } = await setUp();
+      const { log, operator, rig, traces } = await setUp();
       const ref = newRef();
       await log.createSession(newSession(ref));
       await log.emitEvents(ref, [message("x".repeat(70_000))], { idempotencyKey: "k" });
-      const lease = await bench.worker("a").claimOne();
-      await bench.readAll(lease);
+      const lease = await rig.worker("a").claimOne();
+      await rig.readAll(lease);
       await lease.emitEvents([event("sandbox.requested", { hand: "main", generation: 1 })]);
 
       await operator.deleteSession(ref);
@@ -101,8 +101,8 @@ export function describeOperatorTables(setUp: SetUp): void {
       expect(await traces(ref)).toEqual([]);
       expect(await log.getSession(ref)).toBeNull();
       expect(await codeOf(lease.emitEvents([event("tool.result")]))).toBe("SESSION_LEASE_LOST");
-      expect(await bench.takeFor(operator.requests.bind(operator), 60)).toEqual([]);
-      expect(await bench.takeFor(operator.changes.bind(operator), 60)).toEqual([]);
+      expect(await rig.takeFor(operator.requests.bind(operator), 60)).toEqual([]);
+      expect(await rig.takeFor(operator.changes.bind(operator), 60)).toEqual([]);
       await operator.deleteSession(ref);
     });
 

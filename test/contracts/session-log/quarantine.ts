@@ -1,8 +1,8 @@
 import { describe, expect, it } from "@jest/globals";
 import type { Lease, NewEvent } from "../../../src/sessions/session-log.ts";
 import type { LeaseTimings } from "../../../src/sessions/store/backed-queue.ts";
-import { event, message, newRef, newSession } from "../../fakes/session-fixtures.ts";
-import { all, type Bench, codeOf, type SetUp, type TestWorker } from "./bench.ts";
+import { event, message, newRef, newSession } from "../../builders/sessions.ts";
+import { all, codeOf, type Rig, type SetUp, type TestWorker } from "./rig.ts";
 
 /** The pauses between takeovers are lives of a lease, up to 64 of them. */
 const SHORT: LeaseTimings = { ttlMs: 60, renewMs: 15, pollMs: 5 };
@@ -10,11 +10,11 @@ const SHORT: LeaseTimings = { ttlMs: 60, renewMs: 15, pollMs: 5 };
 export function describeQuarantine(setUp: SetUp): void {
   describe("quarantine", () => {
     it("a session whose worker dies five times is set aside, says so, and is lifted by a resume", async () => {
-      const { log, operator, bench } = await setUp(SHORT);
+      const { log, operator, rig } = await setUp(SHORT);
       const ref = newRef();
       await log.createSession(newSession(ref));
 
-      const { takeovers, finder } = await killUntilSetAside(bench);
+      const { takeovers, finder } = await killUntilSetAside(rig);
 
       expect([...new Set(takeovers)]).toEqual([0, 1, 2, 3, 4]);
       expect(await operator.statusOf([ref])).toMatchObject([
@@ -30,11 +30,11 @@ export function describeQuarantine(setUp: SetUp): void {
     });
 
     it("a sender to a session that is set aside is told so; what the operator says is taken", async () => {
-      const { log, operator, bench } = await setUp(SHORT);
+      const { log, operator, rig } = await setUp(SHORT);
       const ref = newRef();
       await log.createSession(newSession(ref));
       await log.emitEvents(ref, [message("before")], { idempotencyKey: "before" });
-      await killUntilSetAside(bench);
+      await killUntilSetAside(rig);
 
       const sent = log.emitEvents(ref, [message("hello?")], { idempotencyKey: "m" });
 
@@ -65,11 +65,11 @@ export function describeQuarantine(setUp: SetUp): void {
         closes: { type: "tool.result", data: { id: "c2", is_error: true, outcome: "unknown" } },
       },
     ])("$name is closed when the session is set aside", async ({ work, closes }) => {
-      const { log, bench } = await setUp(SHORT);
+      const { log, rig } = await setUp(SHORT);
       const ref = newRef();
       await log.createSession(newSession(ref));
 
-      await killUntilSetAside(bench, work);
+      await killUntilSetAside(rig, work);
 
       const [error, closing, ...more] = (await all(log.getEvents(ref))).slice(1 + work.length);
       expect(error).toMatchObject({ type: "session.error", data: { type: "quarantined_error" } });
@@ -78,20 +78,20 @@ export function describeQuarantine(setUp: SetUp): void {
     });
 
     it("a session that is set aside is told of again when the answer to that claim is lost", async () => {
-      const { log, bench, backend } = await setUp(SHORT);
+      const { log, rig, backend } = await setUp(SHORT);
       const ref = newRef();
       await log.createSession(newSession(ref));
       const call = [event("tool.intent", { id: "c1", target: "sandbox" })];
-      await dieFiveTimes(bench, call);
+      await dieFiveTimes(rig, call);
       const lost = { worker: "lost", ttlMs: SHORT.ttlMs, max: 1, suspect: "", takesSuspect: true };
       for (let i = 0; i < 200; i += 1) {
         await backend.claim({ ...lost, nonce: `lost-${i}` });
         if ((await backend.head(ref))?.status === "quarantined") break;
-        await bench.pass(10);
+        await rig.pass(10);
       }
       expect((await all(log.getEvents(ref))).at(-1)?.type).toBe("session.error");
 
-      const worker = bench.worker("later");
+      const worker = rig.worker("later");
       expect(await worker.tryClaim(1, 2500)).toEqual([]);
 
       expect(worker.queue.quarantined()).toBe(1);
@@ -100,17 +100,17 @@ export function describeQuarantine(setUp: SetUp): void {
     });
 
     it("stopping a session that is set aside ends it without a holder, and its log says so", async () => {
-      const { log, operator, bench } = await setUp(SHORT);
+      const { log, operator, rig } = await setUp(SHORT);
       const ref = newRef();
       await log.createSession(newSession(ref));
-      await killUntilSetAside(bench);
+      await killUntilSetAside(rig);
 
       await operator.emitEvents(ref, [event("session.stop_requested", { reason: "stop" })], {
         idempotencyKey: "t",
       });
 
       expect(await operator.statusOf([ref])).toMatchObject([{ status: "terminated", why: "stop" }]);
-      const worker = bench.worker("later");
+      const worker = rig.worker("later");
       expect(await worker.tryClaim(1, 200)).toEqual([]);
       expect((await all(log.getEvents(ref))).at(-1)).toMatchObject({
         type: "session.terminated",
@@ -120,7 +120,7 @@ export function describeQuarantine(setUp: SetUp): void {
     });
 
     it("of sessions that shared their workers only the one that kills them is set aside", async () => {
-      const { log, operator, bench } = await setUp(SHORT);
+      const { log, operator, rig } = await setUp(SHORT);
       const [poison, ...innocent] = [newRef(), newRef(), newRef(), newRef()];
       for (const ref of [poison, ...innocent]) await log.createSession(newSession(ref));
       let deaths = 0;
@@ -128,14 +128,14 @@ export function describeQuarantine(setUp: SetUp): void {
       const isSetAside = async () =>
         (await operator.statusOf([poison]))[0]?.status === "quarantined";
       for (let i = 0; i < 300 && !(await isSetAside()); i += 1) {
-        const worker = bench.worker(`w${i}`);
+        const worker = rig.worker(`w${i}`);
         let dies = false;
         while (!dies && !(await isSetAside())) {
           const leases = await worker.tryClaim(4, 20);
           dies = leases.some(({ ref }) => ref.id === poison.id);
           if (dies) break;
           for (const lease of leases) {
-            await bench.readAll(lease);
+            await rig.readAll(lease);
             await lease.emitEvents([event("tool.result", {})]);
           }
         }
@@ -154,13 +154,13 @@ export function describeQuarantine(setUp: SetUp): void {
     });
 
     it("progress starts the count of deaths anew", async () => {
-      const { log, bench } = await setUp();
+      const { log, rig } = await setUp();
       await log.createSession(newSession(newRef()));
       for (let i = 0; i < 7; i += 1) {
-        const worker = bench.worker(`w${i}`);
+        const worker = rig.worker(`w${i}`);
         const lease = await worker.claimOne();
         expect(lease.takeover).toBe(i === 0 ? 0 : 1);
-        await bench.readAll(lease);
+        await rig.readAll(lease);
         await lease.emitEvents([event("tool.result", {})]);
         await worker.die();
       }
@@ -173,12 +173,12 @@ export function describeQuarantine(setUp: SetUp): void {
  * store in real time may stand still for a moment, and for what happens then it blames nobody.
  */
 async function killUntilSetAside(
-  bench: Bench,
+  rig: Rig,
   work: NewEvent[] = [],
 ): Promise<{ takeovers: number[]; finder: TestWorker }> {
   const takeovers: number[] = [];
   while (takeovers.length < 30) {
-    const worker = bench.worker(`w${takeovers.length}`);
+    const worker = rig.worker(`w${takeovers.length}`);
     let leases: Lease[] = [];
     for (let i = 0; i < 400 && leases.length + worker.queue.quarantined() === 0; i += 1) {
       leases = await worker.tryClaim(1, 20);
@@ -186,7 +186,7 @@ async function killUntilSetAside(
     const [lease] = leases;
     if (lease === undefined) return { takeovers, finder: worker };
     if (takeovers.length === 0 && work.length > 0) {
-      await bench.readAll(lease);
+      await rig.readAll(lease);
       await lease.emitEvents(work);
     }
     takeovers.push(lease.takeover);
@@ -196,12 +196,12 @@ async function killUntilSetAside(
 }
 
 /** Five workers die under the only session; the first does some work. */
-async function dieFiveTimes(bench: Bench, work: NewEvent[]): Promise<void> {
+async function dieFiveTimes(rig: Rig, work: NewEvent[]): Promise<void> {
   for (let i = 0; i < 5; i += 1) {
-    const worker = bench.worker(`w${i}`);
+    const worker = rig.worker(`w${i}`);
     const lease = await worker.claimOne();
     if (i === 0 && work.length > 0) {
-      await bench.readAll(lease);
+      await rig.readAll(lease);
       await lease.emitEvents(work);
     }
     await worker.die();

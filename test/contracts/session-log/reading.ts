@@ -1,6 +1,6 @@
 import { describe, expect, it } from "@jest/globals";
-import { event, message, newRef, newSession } from "../../fakes/session-fixtures.ts";
-import { all, type SetUp } from "./bench.ts";
+import { event, message, newRef, newSession } from "../../builders/sessions.ts";
+import { all, type SetUp } from "./rig.ts";
 
 export function describeReading(setUp: SetUp): void {
   describe("reading", () => {

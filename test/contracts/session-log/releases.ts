@@ -1,16 +1,16 @@
 import { describe, expect, it } from "@jest/globals";
-import { event, message, newRef, newSession } from "../../fakes/session-fixtures.ts";
-import { codeOf, type SetUp } from "./bench.ts";
+import { event, message, newRef, newSession } from "../../builders/sessions.ts";
+import { codeOf, type SetUp } from "./rig.ts";
 
 export function describeReleases(setUp: SetUp): void {
   describe("giving up a lease", () => {
     it("an idle session waits for the next message", async () => {
-      const { log, bench } = await setUp();
+      const { log, rig } = await setUp();
       const ref = newRef();
       await log.createSession(newSession(ref));
-      const worker = bench.worker("a");
+      const worker = rig.worker("a");
       const lease = await worker.claimOne();
-      await bench.readAll(lease);
+      await rig.readAll(lease);
 
       expect(await lease.release({ kind: "idle", why: "end_turn" })).toBe("released");
 
@@ -25,26 +25,26 @@ export function describeReleases(setUp: SetUp): void {
     });
 
     it("an unread message keeps the lease of a worker that wants to be idle", async () => {
-      const { log, bench } = await setUp();
+      const { log, rig } = await setUp();
       const ref = newRef();
       await log.createSession(newSession(ref));
-      const lease = await bench.worker("a").claimOne();
-      await bench.readAll(lease);
+      const lease = await rig.worker("a").claimOne();
+      await rig.readAll(lease);
       await log.emitEvents(ref, [message("meanwhile")], { idempotencyKey: "k" });
 
       expect(await lease.release({ kind: "idle", why: "end_turn" })).toBe("more");
 
-      await bench.readAll(lease);
+      await rig.readAll(lease);
       expect(await lease.release({ kind: "idle", why: "end_turn" })).toBe("released");
     });
 
     it("an event that gives nothing to do does not wake", async () => {
-      const { log, bench } = await setUp();
+      const { log, rig } = await setUp();
       const ref = newRef();
       await log.createSession(newSession(ref));
-      const worker = bench.worker("a");
+      const worker = rig.worker("a");
       const lease = await worker.claimOne();
-      await bench.readAll(lease);
+      await rig.readAll(lease);
       await lease.release({ kind: "idle", why: "end_turn" });
 
       await log.emitEvents(ref, [event("sandbox.released", { hand: "main", generation: 1 })], {
@@ -55,19 +55,19 @@ export function describeReleases(setUp: SetUp): void {
     });
 
     it("a handed-over session is claimed by another worker at once, as no takeover", async () => {
-      const { log, bench } = await setUp();
+      const { log, rig } = await setUp();
       await log.createSession(newSession(newRef()));
-      const lease = await bench.worker("a").claimOne();
+      const lease = await rig.worker("a").claimOne();
 
       await lease.release({ kind: "requeue" });
 
-      expect(await bench.worker("b").claimOne()).toMatchObject({ epoch: 2, takeover: 0 });
+      expect(await rig.worker("b").claimOne()).toMatchObject({ epoch: 2, takeover: 0 });
     });
 
     it("an abandoned lease runs out although its worker lives, and its holder drops it", async () => {
-      const { log, bench } = await setUp();
+      const { log, rig } = await setUp();
       await log.createSession(newSession(newRef()));
-      const worker = bench.worker("a");
+      const worker = rig.worker("a");
       const lease = await worker.claimOne();
 
       lease.abandon();
@@ -81,13 +81,13 @@ export function describeReleases(setUp: SetUp): void {
     });
 
     it("a session that backs off is claimed when its time has come, or earlier by a message", async () => {
-      const { log, bench } = await setUp();
+      const { log, rig } = await setUp();
       const [slow, early] = [newRef(), newRef()];
       for (const ref of [slow, early]) await log.createSession(newSession(ref));
-      const worker = bench.worker("a");
+      const worker = rig.worker("a");
       const leases = await worker.tryClaim(2, 500);
       for (const lease of leases) {
-        await bench.readAll(lease);
+        await rig.readAll(lease);
         await lease.release({ kind: "after", delayMs: 1500 });
       }
       expect(await worker.tryClaim(2, 150)).toEqual([]);
@@ -99,14 +99,14 @@ export function describeReleases(setUp: SetUp): void {
     });
 
     it("a terminated session takes no events, but answers a repeated key", async () => {
-      const { log, bench } = await setUp();
+      const { log, rig } = await setUp();
       const ref = newRef();
       await log.createSession(newSession(ref));
       const sent = [event("session.stop_requested", { reason: "stop" })];
       await log.emitEvents(ref, sent, { idempotencyKey: "k" });
-      const worker = bench.worker("a");
+      const worker = rig.worker("a");
       const lease = await worker.claimOne();
-      await bench.readAll(lease);
+      await rig.readAll(lease);
       await lease.emitEvents([event("session.terminated", { reason: "stop" })], {
         durability: "committed",
         release: { kind: "terminated", why: "stop" },

@@ -1,12 +1,5 @@
 import { afterEach, describe } from "@jest/globals";
 import { describeAppends } from "./appends.ts";
-import {
-  Bench,
-  CONTRACT_TIMINGS,
-  type OpenStore,
-  type SetUp,
-  type StoreUnderTest,
-} from "./bench.ts";
 import { describeClaims } from "./claims.ts";
 import { describeControl } from "./control.ts";
 import { describeLeaseWrites } from "./lease-writes.ts";
@@ -14,6 +7,7 @@ import { describeOperatorTables } from "./operator-tables.ts";
 import { describeQuarantine } from "./quarantine.ts";
 import { describeReading } from "./reading.ts";
 import { describeReleases } from "./releases.ts";
+import { CONTRACT_TIMINGS, type OpenStore, Rig, type SetUp, type StoreUnderTest } from "./rig.ts";
 import { describeTailing } from "./tailing.ts";
 
 /** What every implementation of the session log must do: run by the test file of each. */
@@ -29,8 +23,8 @@ export function describeSessionLog(name: string, open: OpenStore): void {
     const setUp: SetUp = async (timings = CONTRACT_TIMINGS) => {
       opened = await open(timings);
       const { store, backend, pass, traces } = opened;
-      const bench = new Bench(opened);
-      return { store, log: store.log, operator: store.operator, backend, pass, traces, bench };
+      const rig = new Rig(opened);
+      return { store, log: store.log, operator: store.operator, backend, pass, traces, rig };
     };
 
     describeAppends(setUp);

@@ -5,7 +5,7 @@ import { VaultClient } from "../../../src/credentials/vault/client.ts";
 import { generateSigningKey } from "../../../src/protocol/tokens.ts";
 import { systemClock } from "../../../src/runtime/clock.ts";
 import { Secret } from "../../../src/runtime/secret.ts";
-import { startVault, type VaultServer } from "../../fakes/vault-server.ts";
+import { startVault, type VaultServer } from "../../servers/vault-server.ts";
 
 /** The calls of the client that no source makes yet, and what a vault answers to each, for real. */
 

@@ -20,7 +20,7 @@ import {
 import { systemClock } from "../../../src/runtime/clock.ts";
 import { loadConfig } from "../../../src/runtime/config.ts";
 import { Secret } from "../../../src/runtime/secret.ts";
-import { startVault, type VaultServer } from "../../fakes/vault-server.ts";
+import { startVault, type VaultServer } from "../../servers/vault-server.ts";
 
 /**
  * docs/guides/vault.md, followed by the letter with a Vault that has nothing yet: files written as

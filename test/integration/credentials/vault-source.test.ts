@@ -12,7 +12,7 @@ import {
 import { systemClock } from "../../../src/runtime/clock.ts";
 import { Secret } from "../../../src/runtime/secret.ts";
 import { credentialSourceContract, request } from "../../contracts/credential-source.ts";
-import { openBao, startVault, type VaultServer } from "../../fakes/vault-server.ts";
+import { openBao, startVault, type VaultServer } from "../../servers/vault-server.ts";
 
 /** Sessions' credentials in a real Vault, whose own policy says who reads what. */
 

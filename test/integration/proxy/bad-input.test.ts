@@ -3,15 +3,8 @@ import type { ServerResponse } from "node:http";
 import { connect } from "node:net";
 import { afterEach, describe, expect, it } from "@jest/globals";
 import { generateSigningKey, leaseTokenHash, signToken } from "../../../src/protocol/tokens.ts";
-import {
-  Cleanups,
-  eventually,
-  everythingOf,
-  POD,
-  type Rig,
-  SESSION,
-  startUpstream,
-} from "./rig.ts";
+import { eventually } from "../../eventually.ts";
+import { Cleanups, everythingOf, POD, type Rig, SESSION, startUpstream } from "./rig.ts";
 import {
   call,
   result,

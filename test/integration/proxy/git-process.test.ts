@@ -21,11 +21,12 @@ import {
 } from "../../../src/sandbox/git-config.ts";
 import { connectRedisSessionStore } from "../../../src/sessions/redis/redis-session-store.ts";
 import type { SessionStore } from "../../../src/sessions/session-log.ts";
+import { newRef, newSession, TEST_POOL } from "../../builders/sessions.ts";
 import { aSnapshot } from "../../builders/snapshot.ts";
-import { delayed, GitHost } from "../../fakes/git-host.ts";
-import { freePort, startRedis } from "../../fakes/redis-server.ts";
-import { FIXTURE_POOL, newRef, newSession } from "../../fakes/session-fixtures.ts";
-import { Cleanups, eventually } from "./rig.ts";
+import { eventually } from "../../eventually.ts";
+import { delayed, GitHost } from "../../servers/git-host.ts";
+import { freePort, startRedis } from "../../servers/redis-server.ts";
+import { Cleanups } from "./rig.ts";
 
 const run = promisify(execFile);
 const SANDBOX = "sandbox-1";
@@ -48,7 +49,7 @@ beforeAll(async () => {
   store = await connectRedisSessionStore({
     url: redis.url,
     commit: { mode: "fsync" },
-    pools: [FIXTURE_POOL],
+    pools: [TEST_POOL],
     clock: systemClock,
     rng: systemRng,
     logger: silentLogger,

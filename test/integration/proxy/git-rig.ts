@@ -29,7 +29,7 @@ import {
   renderGitConfig,
 } from "../../../src/sandbox/git-config.ts";
 import { aSnapshot } from "../../builders/snapshot.ts";
-import { GitHost } from "../../fakes/git-host.ts";
+import { GitHost } from "../../servers/git-host.ts";
 import type { Cleanups } from "./rig.ts";
 
 const SANDBOX = "sandbox-1";

@@ -6,7 +6,8 @@ import type { SessionSnapshot } from "../../../src/protocol/snapshot.ts";
 import { encodedForms } from "../../../src/proxy/redaction.ts";
 import { systemClock } from "../../../src/runtime/clock.ts";
 import { AppError } from "../../../src/runtime/errors.ts";
-import { Cleanups, eventually, everythingOf, Rig, startUpstream } from "./rig.ts";
+import { eventually } from "../../eventually.ts";
+import { Cleanups, everythingOf, Rig, startUpstream } from "./rig.ts";
 
 const KEY = "CNRY-model-key-7Qz3vN0aYk2rT8";
 const OWN_KEY = "CNRY-own-model-key-5Kd8sW";

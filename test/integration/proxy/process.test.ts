@@ -23,9 +23,9 @@ import {
   connectRedisSessionStore,
   createRedisSessionPorts,
 } from "../../../src/sessions/redis/redis-session-store.ts";
+import { newRef, newSession, TEST_POOL } from "../../builders/sessions.ts";
 import { aSnapshot } from "../../builders/snapshot.ts";
-import { startRedis } from "../../fakes/redis-server.ts";
-import { FIXTURE_POOL, newRef, newSession } from "../../fakes/session-fixtures.ts";
+import { startRedis } from "../../servers/redis-server.ts";
 import { Cleanups, POD, startUpstream } from "./rig.ts";
 
 const KEY = "CNRY-process-model-key";
@@ -48,7 +48,7 @@ async function heldSession() {
   const store = await connectRedisSessionStore({
     url: redis.url,
     commit: { mode: "fsync" },
-    pools: [FIXTURE_POOL],
+    pools: [TEST_POOL],
     clock: systemClock,
     rng: systemRng,
     logger: silentLogger,

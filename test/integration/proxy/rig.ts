@@ -368,15 +368,6 @@ export class Rig {
   }
 }
 
-/** Waits for something another process or the loop will do; fails after a generous deadline. */
-export async function eventually(what: string, check: () => boolean): Promise<void> {
-  const deadline = Date.now() + 20_000;
-  while (!check()) {
-    if (Date.now() > deadline) throw new Error(`${what} did not happen`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-}
-
 /** Everything a harness can see of an answer. */
 export async function everythingOf(response: Response): Promise<string> {
   const headers = [...response.headers].map(([name, value]) => `${name}: ${value}`).join("\n");

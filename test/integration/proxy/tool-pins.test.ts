@@ -2,7 +2,7 @@ import { afterEach, describe, expect, it } from "@jest/globals";
 import type { ToolPinStore } from "../../../src/protocol/proxy-ports.ts";
 import { silentLogger } from "../../../src/runtime/logger.ts";
 import { createRedisSessionPorts } from "../../../src/sessions/redis/redis-session-store.ts";
-import { startRedis } from "../../fakes/redis-server.ts";
+import { startRedis } from "../../servers/redis-server.ts";
 import { Cleanups, type Rig, type RigOptions, SESSION } from "./rig.ts";
 import { call, result, sendJson, sessionWithServer } from "./session-with-server.ts";
 

@@ -1,8 +1,8 @@
 import { readdir } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
-import { eventually } from "../../api/operator-rig.ts";
 import { NAMESPACE, RELEASE, render } from "../../chart/helm.ts";
 import { type ApiServer, startApiServer } from "../../cluster/api-server.ts";
+import { eventually } from "../../eventually.ts";
 
 /** T67: an entry of a CredentialVault is turned to a host of the attacker's, on a real API server. */
 
