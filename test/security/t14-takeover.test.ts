@@ -105,7 +105,7 @@ describe("the debugger of Node", () => {
   });
 });
 
-describe("output that is dear to read", () => {
+describe("output that is costly to read", () => {
   it.each([
     { name: "empty lines", print: "head -c 100000 /dev/zero | tr '\\0' '\\n'; echo x" },
     {
