@@ -88,7 +88,8 @@ export class AnthropicModel implements Model {
       .asResponse();
     if (response.body === null) throw new ModelError("malformed", "the model's answer is empty");
     const assembly = new MessageAssembly(call.onText);
-    const parser = eventParser(assembly);
+    const isWhole = response.headers.get("content-type")?.includes("application/json") === true;
+    const reading = isWhole ? wholeAnswer(assembly) : eventStream(assembly);
     const decoder = new TextDecoder();
     const reader: BodyReader = response.body.getReader();
     let bytes = 0;
@@ -100,8 +101,9 @@ export class AnthropicModel implements Model {
         watchdog.restart(stallMs);
         bytes += value.length;
         if (bytes > MAX_ANSWER_BYTES) throw malformed("it is too large");
-        parser.feed(decoder.decode(value, { stream: true }));
+        reading.feed(decoder.decode(value, { stream: true }));
       }
+      reading.end();
       return assembly.finish();
     } finally {
       this.#letEnd(reader);
@@ -123,9 +125,15 @@ export class AnthropicModel implements Model {
 
 type BodyReader = ReadableStreamDefaultReader<Uint8Array>;
 
-/** Gives each event of the stream to `assembly`. Says by throwing that the stream is of no use. */
-function eventParser(assembly: MessageAssembly) {
-  return createParser({
+/** Says by throwing that the answer is of no use. */
+interface Reading {
+  feed(text: string): void;
+  end(): void;
+}
+
+/** Gives each event of the stream to `assembly`. */
+function eventStream(assembly: MessageAssembly): Reading {
+  const parser = createParser({
     maxBufferSize: MAX_EVENT_CHARS,
     onEvent: ({ data }) => {
       if (assembly.done || data === "") return;
@@ -138,6 +146,22 @@ function eventParser(assembly: MessageAssembly) {
       if (error.type === "max-buffer-size-exceeded") throw malformed("an event is too large");
     },
   });
+  return { feed: (text) => parser.feed(text), end: () => {} };
+}
+
+/** Some gateways answer with the whole message, or an error, although a stream was asked for. */
+function wholeAnswer(assembly: MessageAssembly): Reading {
+  const pieces: string[] = [];
+  return {
+    feed: (text) => {
+      pieces.push(text);
+    },
+    end: () => {
+      const value = parse(pieces.join(""));
+      if (isRecord(value) && value["type"] === "error") throw streamError(value["error"]);
+      assembly.addWhole(value);
+    },
+  };
 }
 
 /** Aborts its signal when it is not restarted in time. */

@@ -41,6 +41,13 @@ const streamEvent = z.discriminatedUnion("type", [
 ]);
 type StreamEvent = z.output<typeof streamEvent>;
 
+const wholeMessage = z.looseObject({
+  type: z.literal("message"),
+  content: z.array(block),
+  stop_reason: z.string().nullish(),
+  usage: counts,
+});
+
 /** Levels of objects and lists in the input of a call; the proxy before MCP servers takes no more. */
 const MAX_INPUT_DEPTH = 48;
 /** Blocks of one answer. */
@@ -79,6 +86,18 @@ export class MessageAssembly {
       throw malformed("an event of the stream is not what the Messages API defines");
     }
     this.#apply(parsed.data);
+  }
+
+  /** Takes a message that came in one piece; throws ModelError `malformed` when it is none. */
+  addWhole(value: unknown): void {
+    const parsed = wholeMessage.safeParse(value);
+    if (!parsed.success) throw malformed("it is neither a stream nor a message");
+    const { content, stop_reason, usage } = parsed.data;
+    for (const [index, content_block] of content.entries()) {
+      this.#apply({ type: "content_block_start", index, content_block });
+    }
+    this.#apply({ type: "message_delta", delta: { stop_reason }, usage });
+    this.#apply({ type: "message_stop" });
   }
 
   /** The whole message; throws ModelError `malformed` when the stream has ended too early. */

@@ -52,6 +52,54 @@ const done = ({ say, response }: EndpointCall) => {
   response.end();
 };
 
+describe("an answer that comes whole although a stream was asked for", () => {
+  const whole = ({ response }: EndpointCall, body: object) =>
+    response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(body));
+  const message = (content: object[], stop: string | null) => ({
+    type: "message",
+    content,
+    stop_reason: stop,
+    usage: { input_tokens: 3, output_tokens: 2 },
+  });
+
+  it("is taken like any other, calls too", async () => {
+    const call = { type: "tool_use", id: "t", name: "bash", input: { command: "echo ran" } };
+    let asked = 0;
+    const { events } = await played((request) => {
+      asked += 1;
+      whole(request, message(asked === 1 ? [call] : [{ type: "text", text: "Done." }], null));
+    });
+
+    expect(eventsOf(events, "tool.result").map(({ data }) => data.content)).toEqual([
+      expect.stringContaining("ran"),
+    ]);
+    expect(reasonOf(events)).toBe("end_turn");
+  });
+
+  it("and is an error counts as that error", async () => {
+    let asked = 0;
+    const { events } = await played((request) => {
+      asked += 1;
+      const error = { type: "error", error: { type: "overloaded_error", message: "busy" } };
+      if (asked < 4) whole(request, error);
+      else done(request);
+    });
+
+    expect(eventsOf(events, "session.error").map(({ data }) => data.type)).toEqual(
+      expect.arrayContaining(["model_overloaded_error"]),
+    );
+    expect(reasonOf(events)).toBe("end_turn");
+  }, 60_000);
+
+  it("and is no message says so", async () => {
+    const { events } = await played((request) => whole(request, { hello: "world" }));
+
+    expect(eventsOf(events, "session.error").at(-1)?.data.message).toContain(
+      "neither a stream nor a message",
+    );
+  }, 60_000);
+});
+
 describe("an answer ends with message_stop", () => {
   it.each<[string, (call: EndpointCall) => void]>([
     ["a line that is no JSON", ({ response }) => response.end("data: [DONE]\n\n")],
