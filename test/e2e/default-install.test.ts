@@ -5,6 +5,7 @@ import {
   apply,
   createNamespace,
   deleteNamespace,
+  get,
   helm,
   kubectl,
   list,
@@ -25,9 +26,11 @@ const describeOnThisHost = nodeIsThisHost() ? describe : describe.skip;
 
 /** The other tests look into Redis with a password; whoever installs the chart as it is has none. */
 async function usePassword(password: string): Promise<void> {
-  const value = `valkey.password=${password}`;
+  // Another test may have changed it; Helm takes no field back from somebody else.
+  const { spec } = await get("hrp", SYSTEM, "default");
+  const values = `valkey.password=${password},defaultPool.concurrency=${spec["concurrency"]}`;
   const upgrade = ["upgrade", RELEASE, "charts/drover", "-n", SYSTEM, "--reset-then-reuse-values"];
-  await helm([...upgrade, "--set", value, "--wait", "--timeout", "180s"]);
+  await helm([...upgrade, "--set", values, "--wait", "--timeout", "180s"]);
   // The server reads its users when it starts.
   await kubectl(["delete", "pod", `${STORE}-0`, "-n", SYSTEM]);
   await kubectl(["rollout", "status", `statefulset/${STORE}`, "-n", SYSTEM, "--timeout=120s"]);
