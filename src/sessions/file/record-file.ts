@@ -7,7 +7,7 @@ import { crc32 } from "node:zlib";
  * last record is written, that one is not whole; of every other record this means damage.
  */
 
-function encodeRecord(json: string): Buffer {
+export function encodeRecord(json: string): Buffer {
   const body = Buffer.from(json);
   const sum = crc32(body).toString(16).padStart(8, "0");
   return Buffer.concat([Buffer.from(`${body.length} ${sum} `), body, Buffer.from("\n")]);

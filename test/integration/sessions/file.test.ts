@@ -11,6 +11,7 @@ import {
   openFileBackend,
   openFileSessionStore,
 } from "../../../src/sessions/file/file-session-store.ts";
+import { decodeRecords, encodeRecord } from "../../../src/sessions/file/record-file.ts";
 import type {
   Lease,
   SessionRef,
@@ -291,6 +292,28 @@ describe("the file store across processes", () => {
 
     expect([failed, later]).toEqual(["UNAVAILABLE", "UNAVAILABLE"]);
   });
+});
+
+it("a file of a version that knew no chain values is read and written on", async () => {
+  const directory = await newDirectory();
+  const ref = newRef();
+  const before = await openFileSessionStore({ directory, ...common });
+  await before.log.createSession(newSession(ref));
+  await before.close();
+  const file = await fileOf(directory, ref);
+  const records = decodeRecords(await readFile(file)).records.map((json) =>
+    json.replaceAll(/,"(?:chain|ch)":"[0-9a-f:]*"/g, ""),
+  );
+  expect(records.join()).not.toContain("chain");
+  await writeFile(file, Buffer.concat(records.map(encodeRecord)));
+
+  const after = await openFileSessionStore({ directory, ...common });
+  await after.log.emitEvents(ref, [message("later")], { idempotencyKey: "k" });
+  const chains = (await all(after.log.getEvents(ref))).map(({ chain }) => chain);
+  await after.close();
+  await rm(directory, { recursive: true });
+
+  expect(chains).toEqual(["", expect.stringMatching(/^[0-9a-f]{16}$/)]);
 });
 
 interface Acked {
