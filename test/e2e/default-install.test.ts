@@ -28,7 +28,7 @@ const describeOnThisHost = nodeIsThisHost() ? describe : describe.skip;
 async function usePassword(password: string): Promise<void> {
   // Another test may have changed it; Helm takes no field back from somebody else.
   const { spec } = await get("hrp", SYSTEM, "default");
-  const values = `valkey.password=${password},defaultPool.concurrency=${spec["concurrency"]}`;
+  const values = `valkey.password=${password},defaultPool.concurrency=${Number(spec["concurrency"])}`;
   const upgrade = ["upgrade", RELEASE, "charts/drover", "-n", SYSTEM, "--reset-then-reuse-values"];
   await helm([...upgrade, "--set", values, "--wait", "--timeout", "180s"]);
   // The server reads its users when it starts.
