@@ -1,7 +1,7 @@
 import type { CredentialReportWriter, EntryReport } from "../protocol/session-ports.ts";
 import { BoundedMap } from "../runtime/bounded-map.ts";
 import type { Clock } from "../runtime/clock.ts";
-import type { CredentialReport } from "./session-credentials.ts";
+import type { CredentialReport } from "./reported-read.ts";
 
 /** A report is repeated this often, so that `lastReadTime` of a status moves on. */
 const REPEAT_MS = 60_000;
@@ -32,7 +32,7 @@ export class CredentialReports {
     this.#deps = deps;
   }
 
-  /** For `onRead` of SessionCredentials. */
+  /** For `onRead` of `reportedRead`. */
   readonly note = (read: CredentialReport): void => {
     const { writer, clock } = this.#deps;
     const found = outcomeOf(read);

@@ -1,32 +1,34 @@
 import { describe, expect, it } from "@jest/globals";
 import { aSnapshot } from "../../test/builders/snapshot.ts";
 import { FakeClock } from "../../test/fakes/fake-clock.ts";
+import type { CredentialSource } from "../credentials/credential-source.ts";
 import { AppError } from "../runtime/errors.ts";
 import { Secret } from "../runtime/secret.ts";
+import type { CredentialReport } from "./reported-read.ts";
 import { SecretChecks } from "./secret-checks.ts";
-import type { CredentialReport } from "./session-credentials.ts";
 
 function start() {
   const clock = new FakeClock();
   const gone = new Set<string>();
   const asked: string[] = [];
   const reports: CredentialReport[] = [];
+  const source: CredentialSource = {
+    read: async ({ tenant, entry: { name, secretRef } }) => {
+      const secret = `${tenant}/${secretRef?.name}`;
+      asked.push(secret);
+      if (gone.has(secret)) throw new AppError("CREDENTIAL_NOT_FOUND", `${name}: no Secret`);
+      return { value: new Secret("v"), version: "7" };
+    },
+  };
   const checks = new SecretChecks({
     clock,
     serves: ({ repositoryUrl }) => repositoryUrl === undefined,
     onRead: (report) => reports.push(report),
-    source: {
-      read: async ({ tenant, entry: { name, secretRef } }) => {
-        const secret = `${tenant}/${secretRef?.name}`;
-        asked.push(secret);
-        if (gone.has(secret)) throw new AppError("CREDENTIAL_NOT_FOUND", `${name}: no Secret`);
-        return { value: new Secret("v"), version: "7" };
-      },
-    },
+    source,
   });
   const stop = new AbortController();
   const running = checks.run(stop.signal);
-  return { clock, gone, asked, reports, checks, stop, running };
+  return { clock, gone, asked, reports, checks, source, stop, running };
 }
 
 function snapshotWith(...secrets: string[]) {
@@ -96,6 +98,18 @@ describe("SecretChecks", () => {
     expect(asked).toHaveLength(200);
     expect(asked).toContain("team-a/s299");
     expect(asked).not.toContain("team-a/s0");
+  });
+
+  it("looks at an entry once a pass, also when it is served meanwhile", async () => {
+    const { clock, asked, checks, source } = start();
+    checks.served(snapshotWith("tracker"));
+    source.read = async () => {
+      if (asked.push("tracker") < 5) checks.served(snapshotWith("tracker"));
+      return { value: new Secret("v"), version: "7" };
+    };
+    await clock.advance(10_000);
+
+    expect(asked).toHaveLength(1);
   });
 
   it("ends when it is told to", async () => {

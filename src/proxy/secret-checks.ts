@@ -1,9 +1,9 @@
-import type { CredentialEntry, CredentialSource } from "../credentials/credential-source.ts";
+import type { CredentialEntry } from "../credentials/credential-source.ts";
 import type { SessionSnapshot } from "../protocol/snapshot.ts";
+import { BoundedMap } from "../runtime/bounded-map.ts";
 import type { Clock } from "../runtime/clock.ts";
-import { codeOf, describeError } from "../runtime/errors.ts";
 import { Secret } from "../runtime/secret.ts";
-import type { CredentialReport } from "./session-credentials.ts";
+import { type ReportedReadDeps, reportedRead } from "./reported-read.ts";
 
 /** A deleted Secret shows within this and the operator's own look at the reports, 15 s. */
 const PAUSE_MS = 10_000;
@@ -14,11 +14,9 @@ const MAX_WATCHED = 200;
 
 type Entry = SessionSnapshot["vaults"][number]["entries"][number];
 
-export interface SecretChecksDeps {
-  source: CredentialSource;
+export interface SecretChecksDeps extends ReportedReadDeps {
   /** Which entries this process adds to requests, and may read. */
   serves: (entry: Entry) => boolean;
-  onRead: (report: CredentialReport) => void;
   clock: Clock;
 }
 
@@ -37,7 +35,7 @@ interface Watched {
 export class SecretChecks {
   readonly #deps: SecretChecksDeps;
   /** In the order in which they were last served. */
-  readonly #watched = new Map<string, Watched>();
+  readonly #watched = new BoundedMap<Watched>(MAX_WATCHED);
 
   constructor(deps: SecretChecksDeps) {
     this.#deps = deps;
@@ -49,11 +47,9 @@ export class SecretChecks {
     for (const { name: vault, entries } of vaults) {
       for (const entry of entries.filter((one) => one.secretRef && this.#deps.serves(one))) {
         const key = JSON.stringify([tenant, vault, entry.name]);
-        this.#watched.delete(key);
         this.#watched.set(key, { tenant, vault, entry, until });
       }
     }
-    for (const key of [...this.#watched.keys()].slice(0, -MAX_WATCHED)) this.#watched.delete(key);
   }
 
   /** Until the signal aborts. */
@@ -61,8 +57,10 @@ export class SecretChecks {
     const { clock } = this.#deps;
     while (!signal.aborted) {
       await clock.sleep(PAUSE_MS, signal).catch(() => {});
-      for (const [key, watched] of this.#watched) {
+      for (const key of this.#watched.keys()) {
         if (signal.aborted) return;
+        const watched = this.#watched.get(key);
+        if (watched === undefined) continue;
         if (clock.monotonic() > watched.until) this.#watched.delete(key);
         else await this.#look(watched, signal);
       }
@@ -70,17 +68,9 @@ export class SecretChecks {
   }
 
   async #look({ tenant, vault, entry }: Watched, signal: AbortSignal): Promise<void> {
-    const { source, onRead } = this.#deps;
-    const about = { tenant, vault, entry: entry.name };
-    try {
-      // A Secret is read as this process, so no session has to be named.
-      const { version } = await source.read({ tenant, vault, entry, session: NOBODY }, signal);
-      onRead({ ...about, version });
-    } catch (error) {
-      if (signal.aborted) return;
-      const failure = { code: codeOf(error) ?? "INTERNAL", message: describeError(error) };
-      onRead({ ...about, failure });
-    }
+    // A Secret is read as this process, so no session has to be named.
+    const request = { tenant, vault, entry, session: NOBODY };
+    await reportedRead(this.#deps, request, signal).catch(() => {});
   }
 }
 

@@ -20,12 +20,13 @@ import { KEPT_BODIES, MAX_JSON_DEPTH, RequestLimits, SIZES, TIMEOUTS } from "./l
 import { MemoryBudget } from "./memory-budget.ts";
 import { DESTINATIONS, type Outcome, type ProxyMetrics, type Role } from "./metrics.ts";
 import { type PoolKeyReader, PoolModelKey } from "./model-key.ts";
+import type { CredentialReport } from "./reported-read.ts";
 import { PinnedTools } from "./roles/mcp/pinned-tools.ts";
 import { SealedIds } from "./roles/mcp/sealed-ids.ts";
 import { McpRole } from "./roles/mcp/upstream.ts";
 import { MODEL_ROUTES, modelErrorBody } from "./roles/model/policy.ts";
 import { ModelRole } from "./roles/model/upstream.ts";
-import { type CredentialReport, SessionCredentials } from "./session-credentials.ts";
+import { SessionCredentials } from "./session-credentials.ts";
 import { SessionSnapshots } from "./session-snapshots.ts";
 import { StreamWatch } from "./stream-watch.ts";
 import { PublicKeys, SessionTokenCheck } from "./token.ts";

@@ -1,18 +1,18 @@
 import type {
   Credential,
   CredentialRequest,
-  CredentialSource,
   SessionIdentity,
 } from "../credentials/credential-source.ts";
 import type { SessionSnapshot } from "../protocol/snapshot.ts";
 import type { Clock } from "../runtime/clock.ts";
-import { AppError, codeOf, describeError } from "../runtime/errors.ts";
+import { AppError } from "../runtime/errors.ts";
 import { IdleMap } from "../runtime/idle-map.ts";
 import { Secret } from "../runtime/secret.ts";
 import { HeldSession } from "./held-session.ts";
 import { KnownValues } from "./known-values.ts";
 import { type ProxyMetrics, readOutcome } from "./metrics.ts";
 import type { KnownSecret } from "./redaction.ts";
+import { type ReportedReadDeps, reportedRead } from "./reported-read.ts";
 import { matchEntry, type ServerUrl } from "./url-match.ts";
 
 const MAX_KEPT = 4096;
@@ -69,20 +69,7 @@ export interface ServerAccess {
 
 type VaultEntry = SessionSnapshot["vaults"][number]["entries"][number];
 
-/** What became of an entry when it was last read; never what it is. */
-export interface CredentialReport {
-  tenant: string;
-  vault: string;
-  entry: string;
-  /** Absent when it was read. */
-  failure?: { code: string; message: string };
-  version?: string;
-}
-
-export interface SessionCredentialsDeps {
-  source: CredentialSource;
-  /** Told of every read; must not throw. */
-  onRead: (report: CredentialReport) => void;
+export interface SessionCredentialsDeps extends ReportedReadDeps {
   clock: Clock;
   metrics: Pick<ProxyMetrics, "credentialReads">;
 }
@@ -191,19 +178,14 @@ export class SessionCredentials {
   }
 
   async #readNow(request: CredentialRequest): Promise<Credential> {
-    const { source, metrics, onRead } = this.#deps;
-    const { tenant, vault, entry } = request;
-    const about = { tenant, vault, entry: entry.name };
-    const sourceName = entry.vaultRef === undefined ? "secret" : "vault";
+    const { credentialReads } = this.#deps.metrics;
+    const source = request.entry.vaultRef === undefined ? "secret" : "vault";
     try {
-      const credential = await source.read(request);
-      metrics.credentialReads.inc({ source: sourceName, outcome: "ok" });
-      onRead({ ...about, version: credential.version });
+      const credential = await reportedRead(this.#deps, request);
+      credentialReads.inc({ source, outcome: "ok" });
       return credential;
     } catch (error) {
-      metrics.credentialReads.inc({ source: sourceName, outcome: readOutcome(error) });
-      const failure = { code: codeOf(error) ?? "INTERNAL", message: describeError(error) };
-      onRead({ ...about, failure });
+      credentialReads.inc({ source, outcome: readOutcome(error) });
       throw error;
     }
   }

@@ -19,6 +19,11 @@ export class BoundedMap<V> {
     if (oldest.done !== true) this.#entries.delete(oldest.value);
   }
 
+  /** As they are now, the one that was set last at the end. */
+  keys(): string[] {
+    return [...this.#entries.keys()];
+  }
+
   delete(key: string): void {
     this.#entries.delete(key);
   }

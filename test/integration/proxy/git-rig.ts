@@ -16,8 +16,8 @@ import {
 import type { ServedUse } from "../../../src/proxy/audit.ts";
 import { createEdgeServer, type EdgeServer } from "../../../src/proxy/edge/server.ts";
 import { createProxyMetrics, EDGE_ROLES } from "../../../src/proxy/metrics.ts";
+import type { CredentialReport } from "../../../src/proxy/reported-read.ts";
 import { GIT_SIZES, type GitSizes } from "../../../src/proxy/roles/git/limits.ts";
-import type { CredentialReport } from "../../../src/proxy/session-credentials.ts";
 import { type Clock, systemClock } from "../../../src/runtime/clock.ts";
 import { AppError } from "../../../src/runtime/errors.ts";
 import { createLogger } from "../../../src/runtime/logger.ts";

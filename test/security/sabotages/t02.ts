@@ -153,9 +153,9 @@ export const sabotages: readonly Sabotage[] = [
     case: "T02",
     defence: "A value that is refused is still looked for",
     file: "src/proxy/session-credentials.ts",
-    find: "      onRead({ ...about, failure });\n",
+    find: "outcome: readOutcome(error) });\n",
     replace:
-      "      onRead({ ...about, failure });\n      this.#values.delete(JSON.stringify([tenant, vault, entry.name, entry.scheme]));\n      this.#sessions.delete(JSON.stringify([tenant, request.session.id]));\n",
+      "outcome: readOutcome(error) });\n      const { tenant, vault, entry, session } = request;\n      this.#values.delete(JSON.stringify([tenant, vault, entry.name, entry.scheme]));\n      this.#sessions.delete(JSON.stringify([tenant, session.id]));\n",
     test,
     name: "taken away and another given",
   },
