@@ -30,6 +30,11 @@ export interface Position {
 
 export const START: Position = { seq: 0, id: "", chain: "" };
 
+/** Of an event, without what else it has. */
+export function positionOf({ seq, id, chain }: Position): Position {
+  return { seq, id, chain };
+}
+
 export interface NewEvent {
   id: string;
   type: string;

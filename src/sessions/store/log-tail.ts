@@ -1,6 +1,12 @@
 import type { Clock } from "../../runtime/clock.ts";
 import type { Delta, LogBackend } from "../backend.ts";
-import { type Position, type SessionRef, START, type TailItem } from "../session-log.ts";
+import {
+  type Position,
+  positionOf,
+  type SessionRef,
+  START,
+  type TailItem,
+} from "../session-log.ts";
 import { Doorbell } from "./doorbell.ts";
 import { sessionNotFound } from "./log-errors.ts";
 
@@ -95,10 +101,6 @@ async function lastCommon(
     if (isAt(event, position)) return position;
   }
   return START;
-}
-
-function positionOf({ seq, id, chain }: Position): Position {
-  return { seq, id, chain };
 }
 
 function isAt(event: Position | undefined, { seq, id, chain }: Position): boolean {

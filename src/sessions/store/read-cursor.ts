@@ -1,4 +1,4 @@
-import { type Position, type Seq, START } from "../session-log.ts";
+import { type Position, positionOf, type Seq, START } from "../session-log.ts";
 
 /**
  * What a lease holder has read and written. `position` is the highest event it knows (for log
@@ -35,8 +35,8 @@ export class ReadCursor {
     this.#join();
   }
 
-  #raise({ seq, id, chain }: Position): void {
-    if (seq > this.#position.seq) this.#position = { seq, id, chain };
+  #raise(to: Position): void {
+    if (to.seq > this.#position.seq) this.#position = positionOf(to);
   }
 
   #join(): void {
