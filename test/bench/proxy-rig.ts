@@ -21,7 +21,7 @@ import { connectRedisSessionStore } from "../../src/sessions/redis/redis-session
 import type { Lease, SessionRef, SessionStore } from "../../src/sessions/session-log.ts";
 import { newRef, newSession, TEST_POOL } from "../builders/sessions.ts";
 import { aSnapshot } from "../builders/snapshot.ts";
-import { Cleanups } from "../integration/proxy/rig.ts";
+import { Cleanups } from "../cleanups.ts";
 import { freePort } from "../servers/redis-server.ts";
 import { type RedisWithUsers, startRedisWithUsers } from "../servers/redis-users.ts";
 import { CORES, startProgram } from "./processes.ts";

@@ -29,8 +29,8 @@ import {
 import type { RedisProcess } from "../../src/sessions/redis/users.ts";
 import type { SessionRef, SessionStore } from "../../src/sessions/session-log.ts";
 import { message, TEST_POOL } from "../builders/sessions.ts";
+import type { Cleanups } from "../cleanups.ts";
 import { external } from "../integration/harness-bed.ts";
-import type { Cleanups } from "../integration/proxy/rig.ts";
 import { freePort } from "../servers/redis-server.ts";
 import { type RedisWithUsers, startRedisWithUsers } from "../servers/redis-users.ts";
 import { startVault, type VaultServer } from "../servers/vault-server.ts";

@@ -1,8 +1,9 @@
 import { readFile, writeFile } from "node:fs/promises";
 import type { ServerResponse } from "node:http";
 import { afterEach, describe, expect, it } from "@jest/globals";
+import { Cleanups } from "../cleanups.ts";
 import { eventually } from "../eventually.ts";
-import { Cleanups, everythingOf, POD, SESSION, SkippingClock } from "../integration/proxy/rig.ts";
+import { everythingOf, POD, SESSION, SkippingClock } from "../integration/proxy/rig.ts";
 import {
   call,
   secretsWith,

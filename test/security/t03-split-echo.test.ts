@@ -3,14 +3,9 @@ import type { ServerResponse } from "node:http";
 import { setImmediate as turn } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { array, assert, asyncProperty, integer } from "fast-check";
+import { Cleanups } from "../cleanups.ts";
 import { eventually } from "../eventually.ts";
-import {
-  Cleanups,
-  Rig,
-  SkippingClock,
-  startUpstream,
-  type Upstream,
-} from "../integration/proxy/rig.ts";
+import { Rig, SkippingClock, startUpstream, type Upstream } from "../integration/proxy/rig.ts";
 import { call, sessionWithServer } from "../integration/proxy/session-with-server.ts";
 import { ProxySweep } from "./proxy-sweep.ts";
 import { newMarker } from "./sweeper.ts";

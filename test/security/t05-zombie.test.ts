@@ -14,7 +14,8 @@ import { connectRedisSessionStore } from "../../src/sessions/redis/redis-session
 import type { Lease, SessionStore } from "../../src/sessions/session-log.ts";
 import { newRef, newSession, TEST_POOL } from "../builders/sessions.ts";
 import { aSnapshot } from "../builders/snapshot.ts";
-import { Cleanups, Rig, startUpstream, TENANT, type Upstream } from "../integration/proxy/rig.ts";
+import { Cleanups } from "../cleanups.ts";
+import { Rig, startUpstream, TENANT, type Upstream } from "../integration/proxy/rig.ts";
 import { type RedisServer, startRedis } from "../servers/redis-server.ts";
 import { newMarker } from "./sweeper.ts";
 

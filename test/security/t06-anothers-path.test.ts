@@ -4,7 +4,8 @@ import { VaultClient } from "../../src/credentials/vault/client.ts";
 import { SessionReader } from "../../src/credentials/vault/session-reader.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { Secret } from "../../src/runtime/secret.ts";
-import { Cleanups, TENANT } from "../integration/proxy/rig.ts";
+import { Cleanups } from "../cleanups.ts";
+import { TENANT } from "../integration/proxy/rig.ts";
 import { newMarker } from "./sweeper.ts";
 import { ENTRY, startVaultRig, VAULT, type VaultRig, type VaultSession } from "./vault-rig.ts";
 

@@ -1,7 +1,8 @@
 import { afterEach, describe, expect, it } from "@jest/globals";
 import { type Agent, request } from "undici";
 import { createGuardedAgent, type Resolve } from "../../src/proxy/dial.ts";
-import { Cleanups, startUpstream, type Upstream } from "../integration/proxy/rig.ts";
+import { Cleanups } from "../cleanups.ts";
+import { startUpstream, type Upstream } from "../integration/proxy/rig.ts";
 import { call, sessionWithServer, vaultFor } from "../integration/proxy/session-with-server.ts";
 import { ProxySweep } from "./proxy-sweep.ts";
 import { newMarker } from "./sweeper.ts";

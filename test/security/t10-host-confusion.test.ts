@@ -3,13 +3,8 @@ import { connect } from "node:net";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { array, assert, constantFrom, oneof, property, string, tuple } from "fast-check";
 import { matchEntry, parseServerUrl, type ServerUrl } from "../../src/proxy/url-match.ts";
-import {
-  Cleanups,
-  type Rig,
-  SESSION,
-  startUpstream,
-  type Upstream,
-} from "../integration/proxy/rig.ts";
+import { Cleanups } from "../cleanups.ts";
+import { type Rig, SESSION, startUpstream, type Upstream } from "../integration/proxy/rig.ts";
 import { call, sessionWithServer, vaultFor } from "../integration/proxy/session-with-server.ts";
 import { ProxySweep } from "./proxy-sweep.ts";
 import { newMarker } from "./sweeper.ts";

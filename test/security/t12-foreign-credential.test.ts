@@ -1,7 +1,8 @@
 import { once } from "node:events";
 import { connect } from "node:net";
 import { afterEach, describe, expect, it } from "@jest/globals";
-import { Cleanups, type Rig, startUpstream, type Upstream } from "../integration/proxy/rig.ts";
+import { Cleanups } from "../cleanups.ts";
+import { type Rig, startUpstream, type Upstream } from "../integration/proxy/rig.ts";
 import { sessionWithServer } from "../integration/proxy/session-with-server.ts";
 import { ProxySweep } from "./proxy-sweep.ts";
 import { newMarker } from "./sweeper.ts";

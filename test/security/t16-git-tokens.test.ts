@@ -2,8 +2,8 @@ import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { request } from "node:http";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "@jest/globals";
+import { Cleanups } from "../cleanups.ts";
 import { GitRig } from "../integration/proxy/git-rig.ts";
-import { Cleanups } from "../integration/proxy/rig.ts";
 import { echoCredential } from "../servers/git-host.ts";
 import { newMarker, Sweeper } from "./sweeper.ts";
 

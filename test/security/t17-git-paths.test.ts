@@ -2,8 +2,8 @@ import { createHash } from "node:crypto";
 import { connect } from "node:net";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { encodePkt, FLUSH } from "../../src/proxy/roles/git/pkt-line.ts";
+import { Cleanups } from "../cleanups.ts";
 import { GitRig } from "../integration/proxy/git-rig.ts";
-import { Cleanups } from "../integration/proxy/rig.ts";
 import { newMarker } from "./sweeper.ts";
 
 /**

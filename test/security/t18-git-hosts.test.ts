@@ -1,8 +1,9 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
+import { Cleanups } from "../cleanups.ts";
 import { GitRig } from "../integration/proxy/git-rig.ts";
-import { Cleanups, startUpstream, type Upstream } from "../integration/proxy/rig.ts";
+import { startUpstream, type Upstream } from "../integration/proxy/rig.ts";
 import { type Intercept, redirectTo } from "../servers/git-host.ts";
 import { newMarker } from "./sweeper.ts";
 

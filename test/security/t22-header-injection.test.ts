@@ -1,7 +1,8 @@
 import { once } from "node:events";
 import { connect } from "node:net";
 import { afterEach, describe, expect, it } from "@jest/globals";
-import { Cleanups, type Received, type Rig } from "../integration/proxy/rig.ts";
+import { Cleanups } from "../cleanups.ts";
+import type { Received, Rig } from "../integration/proxy/rig.ts";
 import {
   call,
   secretsWith,

@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it } from "@jest/globals";
 import { createParser } from "eventsource-parser";
-import { Cleanups } from "../integration/proxy/rig.ts";
+import { Cleanups } from "../cleanups.ts";
 import { call, sessionWithServer } from "../integration/proxy/session-with-server.ts";
 import { newMarker } from "./sweeper.ts";
 

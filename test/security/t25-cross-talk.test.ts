@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, it } from "@jest/globals";
 import { aSnapshot } from "../builders/snapshot.ts";
+import { Cleanups } from "../cleanups.ts";
 import { createSeededRng } from "../fakes/seeded-rng.ts";
-import { Cleanups, type Received, Rig, startUpstream, TENANT } from "../integration/proxy/rig.ts";
+import { type Received, Rig, startUpstream, TENANT } from "../integration/proxy/rig.ts";
 import { newMarker } from "./sweeper.ts";
 
 /**

@@ -1,8 +1,8 @@
 import { connect, type Socket } from "node:net";
 import { afterEach, expect, it } from "@jest/globals";
+import { Cleanups } from "../cleanups.ts";
 import { eventually } from "../eventually.ts";
 import { GitRig } from "../integration/proxy/git-rig.ts";
-import { Cleanups } from "../integration/proxy/rig.ts";
 import { newMarker } from "./sweeper.ts";
 
 /**

@@ -1,6 +1,7 @@
 import { request as httpRequest } from "node:http";
 import { afterEach, describe, expect, it } from "@jest/globals";
-import { Cleanups, type Rig, startUpstream } from "../integration/proxy/rig.ts";
+import { Cleanups } from "../cleanups.ts";
+import { type Rig, startUpstream } from "../integration/proxy/rig.ts";
 import { call, sessionWithServer } from "../integration/proxy/session-with-server.ts";
 import { newMarker } from "./sweeper.ts";
 

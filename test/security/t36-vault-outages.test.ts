@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { createSelfSignedCertificate } from "../../src/operator/issuer/certificate.ts";
-import { Cleanups, TENANT } from "../integration/proxy/rig.ts";
+import { Cleanups } from "../cleanups.ts";
+import { TENANT } from "../integration/proxy/rig.ts";
 import type { ProxiedRequest } from "../servers/fault-proxy.ts";
 import { newMarker, Sweeper } from "./sweeper.ts";
 import { ENTRY, startVaultRig, VAULT, type VaultRig, type VaultSession } from "./vault-rig.ts";

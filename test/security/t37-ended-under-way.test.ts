@@ -2,9 +2,10 @@ import { createHash } from "node:crypto";
 import { request } from "node:http";
 import { afterEach, describe, expect, it } from "@jest/globals";
 import { encodePkt, FLUSH } from "../../src/proxy/roles/git/pkt-line.ts";
+import { Cleanups } from "../cleanups.ts";
 import { eventually } from "../eventually.ts";
 import { GitRig } from "../integration/proxy/git-rig.ts";
-import { Cleanups, Rig, SESSION, startUpstream } from "../integration/proxy/rig.ts";
+import { Rig, SESSION, startUpstream } from "../integration/proxy/rig.ts";
 import { newMarker } from "./sweeper.ts";
 
 /**

@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
 import { SidecarMcpHands } from "../../src/harness/mcp-hands.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { silentLogger } from "../../src/runtime/logger.ts";
-import { Cleanups } from "../integration/proxy/rig.ts";
+import { Cleanups } from "../cleanups.ts";
 import { sendJson, sessionWithServer } from "../integration/proxy/session-with-server.ts";
 
 /**

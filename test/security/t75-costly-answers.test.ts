@@ -1,7 +1,8 @@
 import type { ServerResponse } from "node:http";
 import { afterEach, describe, expect, it } from "@jest/globals";
+import { Cleanups } from "../cleanups.ts";
 import { eventually } from "../eventually.ts";
-import { Cleanups, POD, type Rig, SESSION, startUpstream } from "../integration/proxy/rig.ts";
+import { POD, type Rig, SESSION, startUpstream } from "../integration/proxy/rig.ts";
 import {
   call,
   result,

@@ -28,7 +28,7 @@ import { systemClock } from "../../src/runtime/clock.ts";
 import { silentLogger } from "../../src/runtime/logger.ts";
 import { Registry } from "../../src/runtime/metrics.ts";
 import { createRedisSessionPorts } from "../../src/sessions/redis/redis-session-store.ts";
-import { Cleanups } from "../integration/proxy/rig.ts";
+import { Cleanups } from "../cleanups.ts";
 import { type RedisWithUsers, startRedisWithUsers } from "../servers/redis-users.ts";
 
 /**

@@ -13,14 +13,8 @@ import { systemClock } from "../../src/runtime/clock.ts";
 import { loadConfig } from "../../src/runtime/config.ts";
 import { Secret } from "../../src/runtime/secret.ts";
 import { aSnapshot } from "../builders/snapshot.ts";
-import {
-  type Cleanups,
-  POD,
-  type Received,
-  Rig,
-  startUpstream,
-  TENANT,
-} from "../integration/proxy/rig.ts";
+import type { Cleanups } from "../cleanups.ts";
+import { POD, type Received, Rig, startUpstream, TENANT } from "../integration/proxy/rig.ts";
 import { FaultProxy } from "../servers/fault-proxy.ts";
 import { startVault, type VaultServer } from "../servers/vault-server.ts";
 

@@ -4,8 +4,8 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, it } from "@jest/globals";
+import { Cleanups } from "../../cleanups.ts";
 import { startMcpServer } from "../proxy/mcp-server.ts";
-import { Cleanups } from "../proxy/rig.ts";
 
 /** `drover run` with an MCP server for which no vault has an entry. */
 

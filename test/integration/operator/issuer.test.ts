@@ -28,7 +28,7 @@ import { IssuerClient } from "../../../src/proxy/issuer-client.ts";
 import { systemClock } from "../../../src/runtime/clock.ts";
 import { AppError } from "../../../src/runtime/errors.ts";
 import { aSnapshot } from "../../builders/snapshot.ts";
-import { Cleanups } from "../proxy/rig.ts";
+import { Cleanups } from "../../cleanups.ts";
 
 const snapshot = aSnapshot({ vaults: [{ name: "git", uid: "uid-1", entries: [] }] });
 const REQUEST = { sessionId: snapshot.sessionId, tenant: "team-a", leaseToken: "lease-1" };

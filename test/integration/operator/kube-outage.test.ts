@@ -9,8 +9,8 @@ import { systemClock } from "../../../src/runtime/clock.ts";
 import { createLogger } from "../../../src/runtime/logger.ts";
 import { Registry } from "../../../src/runtime/metrics.ts";
 import { systemRng } from "../../../src/runtime/rng.ts";
+import { Cleanups } from "../../cleanups.ts";
 import { eventually } from "../../eventually.ts";
-import { Cleanups } from "../proxy/rig.ts";
 
 /** What the log of a process says while its API server, a real listener, goes away and comes back. */
 

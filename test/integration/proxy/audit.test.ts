@@ -8,8 +8,9 @@ import { signCheckpoint } from "../../../src/protocol/signed-checkpoint.ts";
 import { generateSigningKey, type SigningKey } from "../../../src/protocol/tokens.ts";
 import { auditRecord } from "../../../src/proxy/audit-record.ts";
 import { AuditVerification } from "../../../src/proxy/audit-verify.ts";
+import { Cleanups } from "../../cleanups.ts";
 import { eventually } from "../../eventually.ts";
-import { Cleanups, POD, type Rig, SESSION, startUpstream } from "./rig.ts";
+import { POD, type Rig, SESSION, startUpstream } from "./rig.ts";
 import { call, result, sendJson, sessionWithServer } from "./session-with-server.ts";
 
 const TOKEN = "CNRY-audit-token-4Vx9Lm2Q";

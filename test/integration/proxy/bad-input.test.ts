@@ -3,8 +3,9 @@ import type { ServerResponse } from "node:http";
 import { connect } from "node:net";
 import { afterEach, describe, expect, it } from "@jest/globals";
 import { generateSigningKey, leaseTokenHash, signToken } from "../../../src/protocol/tokens.ts";
+import { Cleanups } from "../../cleanups.ts";
 import { eventually } from "../../eventually.ts";
-import { Cleanups, everythingOf, POD, type Rig, SESSION, startUpstream } from "./rig.ts";
+import { everythingOf, POD, type Rig, SESSION, startUpstream } from "./rig.ts";
 import {
   call,
   result,

@@ -23,10 +23,10 @@ import { connectRedisSessionStore } from "../../../src/sessions/redis/redis-sess
 import type { SessionStore } from "../../../src/sessions/session-log.ts";
 import { newRef, newSession, TEST_POOL } from "../../builders/sessions.ts";
 import { aSnapshot } from "../../builders/snapshot.ts";
+import { Cleanups } from "../../cleanups.ts";
 import { eventually } from "../../eventually.ts";
 import { delayed, GitHost } from "../../servers/git-host.ts";
 import { freePort, startRedis } from "../../servers/redis-server.ts";
-import { Cleanups } from "./rig.ts";
 
 const run = promisify(execFile);
 const SANDBOX = "sandbox-1";

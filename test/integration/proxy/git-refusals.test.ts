@@ -7,9 +7,9 @@ import { gzipSync } from "node:zlib";
 import { afterEach, describe, expect, it } from "@jest/globals";
 import { AUDIENCES, generateSigningKey, signToken } from "../../../src/protocol/tokens.ts";
 import { encodePkt, FLUSH } from "../../../src/proxy/roles/git/pkt-line.ts";
+import { Cleanups } from "../../cleanups.ts";
 import { echoCredential } from "../../servers/git-host.ts";
 import { GitRig } from "./git-rig.ts";
-import { Cleanups } from "./rig.ts";
 
 const TOKEN = "ghs_CNRYgitrefusals0123456789abcd";
 const cleanups = new Cleanups();

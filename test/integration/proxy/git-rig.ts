@@ -29,8 +29,8 @@ import {
   renderGitConfig,
 } from "../../../src/sandbox/git-config.ts";
 import { aSnapshot } from "../../builders/snapshot.ts";
+import type { Cleanups } from "../../cleanups.ts";
 import { GitHost } from "../../servers/git-host.ts";
-import type { Cleanups } from "./rig.ts";
 
 const SANDBOX = "sandbox-1";
 const SESSION = aSnapshot().sessionId;

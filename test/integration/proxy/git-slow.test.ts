@@ -3,9 +3,9 @@ import { connect, type Socket } from "node:net";
 import { afterEach, describe, expect, it } from "@jest/globals";
 import { encodePkt, FLUSH } from "../../../src/proxy/roles/git/pkt-line.ts";
 import { systemClock } from "../../../src/runtime/clock.ts";
+import { Cleanups } from "../../cleanups.ts";
 import { eventually } from "../../eventually.ts";
 import { GitRig } from "./git-rig.ts";
-import { Cleanups } from "./rig.ts";
 
 /** A caller that is slow on purpose: what it asks for ends, so that it holds no place for ever. */
 

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { afterEach, describe, expect, it } from "@jest/globals";
+import { Cleanups } from "../../cleanups.ts";
 import { GitRig } from "./git-rig.ts";
-import { Cleanups } from "./rig.ts";
 
 const TOKEN = "ghs_CNRYgitintegration0123456789";
 const cleanups = new Cleanups();

@@ -6,7 +6,7 @@ import {
   WebStandardStreamableHTTPServerTransport,
 } from "@modelcontextprotocol/server";
 import { z } from "zod";
-import type { Cleanups } from "./rig.ts";
+import type { Cleanups } from "../../cleanups.ts";
 
 /** A real MCP server that wants a bearer token, one of several or, being public, none; and gives back, as text, what it was sent. */
 export interface RealMcpServer {

@@ -1,7 +1,8 @@
 import { writeFile } from "node:fs/promises";
 import { afterEach, describe, expect, it } from "@jest/globals";
+import { Cleanups } from "../../cleanups.ts";
 import { eventually } from "../../eventually.ts";
-import { Cleanups, POD, type Rig, SESSION } from "./rig.ts";
+import { POD, type Rig, SESSION } from "./rig.ts";
 import { call, result, secretsWith, sessionWithServer } from "./session-with-server.ts";
 
 const TOKEN = "CNRY-streams-token-6Tq2Wd8Z";

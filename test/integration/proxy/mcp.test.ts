@@ -3,10 +3,10 @@ import type { ServerResponse } from "node:http";
 import { afterEach, describe, expect, it } from "@jest/globals";
 import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/client";
 import { encodedForms } from "../../../src/proxy/redaction.ts";
+import { Cleanups } from "../../cleanups.ts";
 import { eventually } from "../../eventually.ts";
 import { startMcpServer } from "./mcp-server.ts";
 import {
-  Cleanups,
   everythingOf,
   type Received,
   Rig,

@@ -6,8 +6,9 @@ import type { SessionSnapshot } from "../../../src/protocol/snapshot.ts";
 import { encodedForms } from "../../../src/proxy/redaction.ts";
 import { systemClock } from "../../../src/runtime/clock.ts";
 import { AppError } from "../../../src/runtime/errors.ts";
+import { Cleanups } from "../../cleanups.ts";
 import { eventually } from "../../eventually.ts";
-import { Cleanups, everythingOf, Rig, startUpstream } from "./rig.ts";
+import { everythingOf, Rig, startUpstream } from "./rig.ts";
 
 const KEY = "CNRY-model-key-7Qz3vN0aYk2rT8";
 const OWN_KEY = "CNRY-own-model-key-5Kd8sW";

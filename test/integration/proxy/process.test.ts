@@ -25,8 +25,9 @@ import {
 } from "../../../src/sessions/redis/redis-session-store.ts";
 import { newRef, newSession, TEST_POOL } from "../../builders/sessions.ts";
 import { aSnapshot } from "../../builders/snapshot.ts";
+import { Cleanups } from "../../cleanups.ts";
 import { startRedis } from "../../servers/redis-server.ts";
-import { Cleanups, POD, startUpstream } from "./rig.ts";
+import { POD, startUpstream } from "./rig.ts";
 
 const KEY = "CNRY-process-model-key";
 const cleanups = new Cleanups();

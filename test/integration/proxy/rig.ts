@@ -36,19 +36,7 @@ import { AppError } from "../../../src/runtime/errors.ts";
 import { createLogger } from "../../../src/runtime/logger.ts";
 import { Registry } from "../../../src/runtime/metrics.ts";
 import { aSnapshot } from "../../builders/snapshot.ts";
-
-/** Runs what was registered, last first, whatever fails in between. */
-export class Cleanups {
-  readonly #steps: (() => Promise<unknown>)[] = [];
-
-  add(step: () => Promise<unknown>): void {
-    this.#steps.push(step);
-  }
-
-  async run(): Promise<void> {
-    for (const step of this.#steps.splice(0).toReversed()) await step();
-  }
-}
+import type { Cleanups } from "../../cleanups.ts";
 
 export interface Received {
   method: string;

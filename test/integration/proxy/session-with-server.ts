@@ -1,13 +1,7 @@
 import type { ServerResponse } from "node:http";
 import type { SessionSnapshot } from "../../../src/protocol/snapshot.ts";
-import {
-  type Cleanups,
-  type Received,
-  Rig,
-  type RigOptions,
-  startUpstream,
-  type Upstream,
-} from "./rig.ts";
+import type { Cleanups } from "../../cleanups.ts";
+import { type Received, Rig, type RigOptions, startUpstream, type Upstream } from "./rig.ts";
 
 /** An agent that may call every tool of its one MCP server `docs` but `delete`. */
 export const docsTools: NonNullable<SessionSnapshot["agent"]["tools"]> = [

@@ -4,7 +4,8 @@ import { connect } from "node:net";
 import { afterEach, describe, expect, it } from "@jest/globals";
 import { SignJWT, UnsecuredJWT } from "jose";
 import { generateSigningKey, leaseTokenHash, signToken } from "../../../src/protocol/tokens.ts";
-import { Cleanups, POD, Rig, SESSION, startUpstream, TENANT } from "./rig.ts";
+import { Cleanups } from "../../cleanups.ts";
+import { POD, Rig, SESSION, startUpstream, TENANT } from "./rig.ts";
 
 const body = { model: "m", max_tokens: 1, messages: [] };
 const call = { jsonrpc: "2.0", id: 1, method: "tools/call", params: { name: "echo" } };

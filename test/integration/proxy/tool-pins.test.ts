@@ -2,8 +2,9 @@ import { afterEach, describe, expect, it } from "@jest/globals";
 import type { ToolPinStore } from "../../../src/protocol/proxy-ports.ts";
 import { silentLogger } from "../../../src/runtime/logger.ts";
 import { createRedisSessionPorts } from "../../../src/sessions/redis/redis-session-store.ts";
+import { Cleanups } from "../../cleanups.ts";
 import { startRedis } from "../../servers/redis-server.ts";
-import { Cleanups, type Rig, type RigOptions, SESSION } from "./rig.ts";
+import { type Rig, type RigOptions, SESSION } from "./rig.ts";
 import { call, result, sendJson, sessionWithServer } from "./session-with-server.ts";
 
 const TOKEN = "CNRY-pins-token-1Sx7Nb4R";

@@ -3,9 +3,9 @@ import { createServer } from "node:http";
 import { afterEach, expect, it } from "@jest/globals";
 import { PORTS } from "../../../src/api/names.ts";
 import { aSandboxPod } from "../../builders/pods.ts";
+import { Cleanups } from "../../cleanups.ts";
 import { eventually } from "../../eventually.ts";
 import { freePort } from "../../servers/redis-server.ts";
-import { Cleanups } from "../proxy/rig.ts";
 
 /** The command that the kubelet runs in the daemon's container before it probes it, with a real bash. */
 
