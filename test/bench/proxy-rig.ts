@@ -15,14 +15,12 @@ import { ISSUER_TLS_NAME, tokensResponse } from "../../src/protocol/proxy-api.ts
 import type { SessionSnapshot } from "../../src/protocol/snapshot.ts";
 import { generateSigningKey } from "../../src/protocol/tokens.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
-import { silentLogger } from "../../src/runtime/logger.ts";
-import { systemRng } from "../../src/runtime/rng.ts";
-import { connectRedisSessionStore } from "../../src/sessions/redis/redis-session-store.ts";
 import type { Lease, SessionRef, SessionStore } from "../../src/sessions/session-log.ts";
-import { newRef, newSession, TEST_POOL } from "../builders/sessions.ts";
+import { newRef, newSession } from "../builders/sessions.ts";
 import { aSnapshot } from "../builders/snapshot.ts";
 import { Cleanups } from "../cleanups.ts";
 import { freePort } from "../servers/redis-server.ts";
+import { openRedisStore } from "../servers/redis-store.ts";
 import { type RedisWithUsers, startRedisWithUsers } from "../servers/redis-users.ts";
 import { CORES, startProgram } from "./processes.ts";
 import { credentialOf } from "./proxy-protocol.ts";
@@ -85,15 +83,7 @@ async function connect(
   redis: RedisWithUsers,
   process: "operator" | "harness",
 ): Promise<SessionStore> {
-  return await connectRedisSessionStore({
-    ...redis.as(process),
-    commit: { mode: "fsync" },
-    pools: [TEST_POOL],
-    timings: TIMINGS,
-    clock: systemClock,
-    rng: systemRng,
-    logger: silentLogger,
-  });
+  return await openRedisStore({ ...redis.as(process), timings: TIMINGS });
 }
 
 function ended(cleanups: Cleanups, child: ChildProcess): void {

@@ -1,10 +1,7 @@
-import { systemClock } from "../../src/runtime/clock.ts";
-import { silentLogger } from "../../src/runtime/logger.ts";
-import { systemRng } from "../../src/runtime/rng.ts";
 import type { RedisAddress } from "../../src/sessions/redis/connection.ts";
-import { connectRedisSessionStore } from "../../src/sessions/redis/redis-session-store.ts";
 import { CONTRACT_POOLS } from "../contracts/session-log/rig.ts";
 import type { RedisServer } from "../servers/redis-server.ts";
+import { openRedisStore } from "../servers/redis-store.ts";
 import { message, newRef, newSession } from "./sessions.ts";
 
 /** Makes ten sessions as the operator, kills the server, and tells the last seq of each afterwards. */
@@ -12,14 +9,7 @@ export async function tenSessionsThroughKill(
   server: RedisServer,
   operator: RedisAddress,
 ): Promise<(number | undefined)[]> {
-  const store = await connectRedisSessionStore({
-    ...operator,
-    commit: { mode: "fsync" },
-    pools: CONTRACT_POOLS,
-    clock: systemClock,
-    rng: systemRng,
-    logger: silentLogger,
-  });
+  const store = await openRedisStore({ ...operator, pools: CONTRACT_POOLS });
   const refs = Array.from({ length: 10 }, () => newRef());
   for (const ref of refs) {
     await store.operator.createSession(newSession(ref));

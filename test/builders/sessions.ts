@@ -3,9 +3,11 @@ import type { SessionSnapshot } from "../../src/protocol/snapshot.ts";
 import { derivedSessionId } from "../../src/sessions/ids.ts";
 import type {
   CreateSession,
+  Lease,
   NewEvent,
   PoolKey,
   SessionRef,
+  SessionStore,
 } from "../../src/sessions/session-log.ts";
 
 let made = 0;
@@ -50,4 +52,11 @@ export function newSession(ref: SessionRef, overrides: Partial<CreateSession> = 
     source: "manifest",
     ...overrides,
   };
+}
+
+/** The lease of the one session that waits, or of any of them. The worker goes on to renew it. */
+export async function claimOne(store: SessionStore, worker = "worker"): Promise<Lease> {
+  const { signal } = new AbortController();
+  for await (const lease of store.queue(worker).claim({ capacity: () => 1, signal })) return lease;
+  throw new Error("nothing to claim");
 }

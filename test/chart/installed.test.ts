@@ -2,12 +2,10 @@ import { createHash } from "node:crypto";
 import { request } from "node:https";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { LABELS } from "../../src/api/names.ts";
-import { systemClock } from "../../src/runtime/clock.ts";
-import { silentLogger } from "../../src/runtime/logger.ts";
 import { systemRng } from "../../src/runtime/rng.ts";
-import { connectRedisSessionStore } from "../../src/sessions/redis/redis-session-store.ts";
 import type { Lease, SessionStore } from "../../src/sessions/session-log.ts";
 import { eventually } from "../eventually.ts";
+import { openRedisStore } from "../servers/redis-store.ts";
 import { CASES, CHART, find, NAMESPACE, parseManifests, RELEASE, render } from "./helm.ts";
 import { ended, Installation, type Item, type RunningProcess, TEAM } from "./installation.ts";
 
@@ -368,13 +366,9 @@ async function claim(name: string): Promise<Lease> {
     const { status } = await installed.get("hrp", NAMESPACE, "default");
     return status?.["code"] as string | undefined;
   });
-  store ??= await connectRedisSessionStore({
+  store ??= await openRedisStore({
     url: installed.redis.url,
-    commit: { mode: "fsync" },
     pools: [{ code, partitions: 16 }],
-    clock: systemClock,
-    rng: systemRng,
-    logger: silentLogger,
     timings: { ttlMs: 60_000, renewMs: 1_000 },
   });
   const signal = AbortSignal.timeout(30_000);

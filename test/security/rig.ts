@@ -20,9 +20,7 @@ import { generateSigningKey, type SigningKey } from "../../src/protocol/tokens.t
 import { systemClock } from "../../src/runtime/clock.ts";
 import { AppError } from "../../src/runtime/errors.ts";
 import { silentLogger } from "../../src/runtime/logger.ts";
-import { systemRng } from "../../src/runtime/rng.ts";
 import {
-  connectRedisSessionStore,
   createRedisSessionPorts,
   type RedisSessionPorts,
 } from "../../src/sessions/redis/redis-session-store.ts";
@@ -32,6 +30,7 @@ import { message, TEST_POOL } from "../builders/sessions.ts";
 import type { Cleanups } from "../cleanups.ts";
 import { external } from "../integration/harness-bed.ts";
 import { freePort } from "../servers/redis-server.ts";
+import { openRedisStore } from "../servers/redis-store.ts";
 import { type RedisWithUsers, startRedisWithUsers } from "../servers/redis-users.ts";
 import { startVault, type VaultServer } from "../servers/vault-server.ts";
 
@@ -85,14 +84,7 @@ export class CredentialRig {
     cleanups.add(async () => await vault.stop());
     await vault.setUpSessions({ keys: [key.publicJwk] });
     const connect = async (user: RedisProcess) => {
-      const store = await connectRedisSessionStore({
-        ...redis.as(user),
-        commit: { mode: "fsync" },
-        pools: [TEST_POOL],
-        clock: systemClock,
-        rng: systemRng,
-        logger: silentLogger,
-      });
+      const store = await openRedisStore({ ...redis.as(user) });
       cleanups.add(async () => await store.close());
       return store;
     };

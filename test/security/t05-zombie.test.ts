@@ -7,16 +7,14 @@ import { SandboxTokenCheck } from "../../src/proxy/sandbox-token.ts";
 import { PublicKeys } from "../../src/proxy/token.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { AppError } from "../../src/runtime/errors.ts";
-import { silentLogger } from "../../src/runtime/logger.ts";
-import { systemRng } from "../../src/runtime/rng.ts";
 import { sessionKeys } from "../../src/sessions/keys.ts";
-import { connectRedisSessionStore } from "../../src/sessions/redis/redis-session-store.ts";
 import type { Lease, SessionStore } from "../../src/sessions/session-log.ts";
-import { newRef, newSession, TEST_POOL } from "../builders/sessions.ts";
+import { newRef, newSession } from "../builders/sessions.ts";
 import { aSnapshot } from "../builders/snapshot.ts";
 import { Cleanups } from "../cleanups.ts";
 import { Rig, startUpstream, TENANT, type Upstream } from "../integration/proxy/rig.ts";
 import { type RedisServer, startRedis } from "../servers/redis-server.ts";
+import { openRedisStore } from "../servers/redis-store.ts";
 import { newMarker } from "./sweeper.ts";
 
 /**
@@ -46,15 +44,7 @@ let sidecars: { first: Rig; second: Rig };
 beforeAll(async () => {
   redis = await startRedis();
   cleanups.add(async () => await redis.stop());
-  store = await connectRedisSessionStore({
-    url: redis.url,
-    commit: { mode: "fsync" },
-    pools: [TEST_POOL],
-    timings: { ttlMs: TTL_MS, renewMs: 100 },
-    clock: systemClock,
-    rng: systemRng,
-    logger: silentLogger,
-  });
+  store = await openRedisStore({ url: redis.url, timings: { ttlMs: TTL_MS, renewMs: 100 } });
   cleanups.add(async () => await store.close());
   key = await generateSigningKey("key-1");
   issuer = createIssuer({

@@ -1,13 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import * as fc from "fast-check";
 import { Redis } from "ioredis";
-import { systemClock } from "../../src/runtime/clock.ts";
-import { silentLogger } from "../../src/runtime/logger.ts";
-import { systemRng } from "../../src/runtime/rng.ts";
 import { bindingKey, type SessionKeys, sessionKeys } from "../../src/sessions/keys.ts";
-import { connectRedisSessionStore } from "../../src/sessions/redis/redis-session-store.ts";
 import { REDIS_PROCESSES, type RedisProcess, userLine } from "../../src/sessions/redis/users.ts";
 import { event, newRef, newSession, TEST_POOL } from "../builders/sessions.ts";
+import { openRedisStore } from "../servers/redis-store.ts";
 import { type RedisWithUsers, startRedisWithUsers } from "../servers/redis-users.ts";
 import { newMarker } from "./sweeper.ts";
 
@@ -35,14 +32,7 @@ beforeAll(async () => {
     proxy: server.connect("proxy"),
     edge: server.connect("edge"),
   };
-  const store = await connectRedisSessionStore({
-    ...server.as("operator"),
-    commit: { mode: "fsync" },
-    pools: [TEST_POOL],
-    clock: systemClock,
-    rng: systemRng,
-    logger: silentLogger,
-  });
+  const store = await openRedisStore({ ...server.as("operator") });
   // The second is over 64 KiB, so it lies beside the stream.
   const events = [MARKER, MARKER.padEnd(80_000)].map((text) => event("user.message", { text }));
   await store.log.createSession(newSession(ref, { events }));

@@ -1,12 +1,10 @@
 import { afterEach, describe, expect, it } from "@jest/globals";
 import { systemClock } from "../../../src/runtime/clock.ts";
 import { AppError } from "../../../src/runtime/errors.ts";
-import { silentLogger } from "../../../src/runtime/logger.ts";
-import { systemRng } from "../../../src/runtime/rng.ts";
-import { connectRedisSessionStore } from "../../../src/sessions/redis/redis-session-store.ts";
 import type { SessionStore } from "../../../src/sessions/session-log.ts";
-import { TEST_POOL } from "../../builders/sessions.ts";
+import { Cleanups } from "../../cleanups.ts";
 import { startRedis } from "../../servers/redis-server.ts";
+import { openRedisStore } from "../../servers/redis-store.ts";
 import { eventsOf, HarnessBed, TIMINGS } from "../harness-bed.ts";
 import { expectInvariants } from "./invariants.ts";
 
@@ -23,33 +21,21 @@ scenarios:
       - { say: Done. }
 `;
 
-const cleanUps: (() => Promise<void>)[] = [];
-
-afterEach(async () => {
-  for (const cleanUp of cleanUps.splice(0).toReversed()) await cleanUp();
-});
+const cleanups = new Cleanups();
+afterEach(async () => await cleanups.run());
 
 async function bedOn(store?: SessionStore): Promise<HarnessBed> {
   const rig = new HarnessBed(store);
   await rig.start(SCRIPT);
-  cleanUps.push(() => rig.stop());
+  cleanups.add(async () => await rig.stop());
   return rig;
 }
 
 describe("a session whose work cannot be put aside", () => {
   it("is taken up again after an outage of Redis that outlasts every write of its worker", async () => {
     const redis = await startRedis();
-    cleanUps.push(() => redis.stop());
-    const store = await connectRedisSessionStore({
-      url: redis.url,
-      commit: { mode: "fsync" },
-      pools: [TEST_POOL],
-      clock: systemClock,
-      rng: systemRng,
-      logger: silentLogger,
-      timings: TIMINGS,
-      writeDeadlineMs: 300,
-    });
+    cleanups.add(async () => await redis.stop());
+    const store = await openRedisStore({ url: redis.url, timings: TIMINGS, writeDeadlineMs: 300 });
     const rig = await bedOn(store);
     const running = rig.startWorker();
     const ref = await rig.createSession("go", { model: "scripted:slow" });

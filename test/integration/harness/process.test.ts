@@ -8,14 +8,13 @@ import { systemClock } from "../../../src/runtime/clock.ts";
 import type { HttpServer } from "../../../src/runtime/http.ts";
 import { silentLogger } from "../../../src/runtime/logger.ts";
 import { createRegistry } from "../../../src/runtime/metrics.ts";
-import { systemRng } from "../../../src/runtime/rng.ts";
 import { parseScripts } from "../../../src/scripted-model/script.ts";
 import { createScriptedModel } from "../../../src/scripted-model/server.ts";
-import { connectRedisSessionStore } from "../../../src/sessions/redis/redis-session-store.ts";
 import type { SessionRef, SessionStore, StoredEvent } from "../../../src/sessions/session-log.ts";
 import { message, newRef, TEST_POOL } from "../../builders/sessions.ts";
 import { aSnapshot } from "../../builders/snapshot.ts";
 import { type RedisServer, startRedis } from "../../servers/redis-server.ts";
+import { openRedisStore } from "../../servers/redis-store.ts";
 
 const SCRIPT = `
 scenarios:
@@ -34,14 +33,7 @@ const children: ChildProcess[] = [];
 
 beforeAll(async () => {
   redis = await startRedis();
-  store = await connectRedisSessionStore({
-    url: redis.url,
-    commit: { mode: "fsync" },
-    pools: [TEST_POOL],
-    clock: systemClock,
-    rng: systemRng,
-    logger: silentLogger,
-  });
+  store = await openRedisStore({ url: redis.url });
   model = createScriptedModel({
     script: parseScripts([{ name: "t.yaml", text: SCRIPT }]),
     clock: systemClock,

@@ -11,22 +11,20 @@ import { createIssuerServer } from "../../../src/operator/issuer/server.ts";
 import { ISSUER_TLS_NAME } from "../../../src/protocol/proxy-api.ts";
 import { AUDIENCES, generateSigningKey, signToken } from "../../../src/protocol/tokens.ts";
 import { systemClock } from "../../../src/runtime/clock.ts";
-import { silentLogger } from "../../../src/runtime/logger.ts";
-import { systemRng } from "../../../src/runtime/rng.ts";
 import {
   GIT_DEFAULTS,
   gitEnvironment,
   gitFiles,
   renderGitConfig,
 } from "../../../src/sandbox/git-config.ts";
-import { connectRedisSessionStore } from "../../../src/sessions/redis/redis-session-store.ts";
 import type { SessionStore } from "../../../src/sessions/session-log.ts";
-import { newRef, newSession, TEST_POOL } from "../../builders/sessions.ts";
+import { newRef, newSession } from "../../builders/sessions.ts";
 import { aSnapshot } from "../../builders/snapshot.ts";
 import { Cleanups } from "../../cleanups.ts";
 import { eventually } from "../../eventually.ts";
 import { delayed, GitHost } from "../../servers/git-host.ts";
 import { freePort, startRedis } from "../../servers/redis-server.ts";
+import { openRedisStore } from "../../servers/redis-store.ts";
 
 const run = promisify(execFile);
 const SANDBOX = "sandbox-1";
@@ -46,14 +44,7 @@ beforeAll(async () => {
   await host.addRepository("team/app");
   const redis = await startRedis();
   cleanups.add(async () => await redis.stop());
-  store = await connectRedisSessionStore({
-    url: redis.url,
-    commit: { mode: "fsync" },
-    pools: [TEST_POOL],
-    clock: systemClock,
-    rng: systemRng,
-    logger: silentLogger,
-  });
+  store = await openRedisStore({ url: redis.url });
   cleanups.add(async () => await store.close());
   const url = host.repositoryUrl("team/app");
   const repositories = [{ name: "app", url, pushBranches: ["agent/**"] }];

@@ -18,15 +18,12 @@ import { generateSigningKey, type SigningKey } from "../../../src/protocol/token
 import { AuditVerification } from "../../../src/proxy/audit-verify.ts";
 import { systemClock } from "../../../src/runtime/clock.ts";
 import { silentLogger } from "../../../src/runtime/logger.ts";
-import { systemRng } from "../../../src/runtime/rng.ts";
-import {
-  connectRedisSessionStore,
-  createRedisSessionPorts,
-} from "../../../src/sessions/redis/redis-session-store.ts";
-import { newRef, newSession, TEST_POOL } from "../../builders/sessions.ts";
+import { createRedisSessionPorts } from "../../../src/sessions/redis/redis-session-store.ts";
+import { claimOne, newRef, newSession } from "../../builders/sessions.ts";
 import { aSnapshot } from "../../builders/snapshot.ts";
 import { Cleanups } from "../../cleanups.ts";
 import { startRedis } from "../../servers/redis-server.ts";
+import { openRedisStore } from "../../servers/redis-store.ts";
 import { POD, startUpstream } from "./rig.ts";
 
 const KEY = "CNRY-process-model-key";
@@ -46,26 +43,12 @@ async function freePort(): Promise<number> {
 async function heldSession() {
   const redis = await startRedis();
   cleanups.add(async () => await redis.stop());
-  const store = await connectRedisSessionStore({
-    url: redis.url,
-    commit: { mode: "fsync" },
-    pools: [TEST_POOL],
-    clock: systemClock,
-    rng: systemRng,
-    logger: silentLogger,
-    timings: { ttlMs: 60_000 },
-  });
+  const store = await openRedisStore({ url: redis.url, timings: { ttlMs: 60_000 } });
   cleanups.add(async () => await store.close());
   const ref = newRef();
   const snapshot = aSnapshot({ sessionId: ref.id, tenant: ref.tenant });
   await store.log.createSession(newSession(ref, { snapshot }));
-  const stop = new AbortController();
-  const claims = store.queue(POD).claim({ capacity: () => 1, signal: stop.signal });
-  for await (const lease of claims) {
-    stop.abort();
-    return { redis, store, ref, lease };
-  }
-  throw new Error("the session was not claimed");
+  return { redis, store, ref, lease: await claimOne(store, POD) };
 }
 
 async function startProxy(env: Record<string, string>): Promise<{

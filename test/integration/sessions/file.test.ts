@@ -12,14 +12,17 @@ import {
   openFileSessionStore,
 } from "../../../src/sessions/file/file-session-store.ts";
 import { decodeRecords, encodeRecord } from "../../../src/sessions/file/record-file.ts";
-import type {
-  Lease,
-  SessionRef,
-  SessionStore,
-  StoredEvent,
-} from "../../../src/sessions/session-log.ts";
+import type { SessionRef, SessionStore } from "../../../src/sessions/session-log.ts";
 import { assembleStore } from "../../../src/sessions/store/session-store.ts";
-import { event, message, newRef, newSession, snapshotOf } from "../../builders/sessions.ts";
+import {
+  claimOne,
+  event,
+  message,
+  newRef,
+  newSession,
+  snapshotOf,
+} from "../../builders/sessions.ts";
+import { all } from "../../contracts/session-log/rig.ts";
 import { describeSessionLog } from "../../contracts/session-log/suite.ts";
 
 const common = { clock: systemClock, rng: systemRng };
@@ -347,23 +350,9 @@ async function fileOf(directory: string, ref: SessionRef): Promise<string> {
   return join(directory, names.find((name) => name.endsWith(`${ref.id}.log`)) ?? "missing");
 }
 
-async function claimOne(store: SessionStore): Promise<Lease> {
-  const stop = new AbortController();
-  for await (const lease of store.queue("w").claim({ capacity: () => 1, signal: stop.signal })) {
-    return lease;
-  }
-  throw new Error("nothing to claim");
-}
-
 async function first<T>(source: AsyncIterable<T>): Promise<T | undefined> {
   for await (const item of source) return item;
   return undefined;
-}
-
-async function all(source: AsyncIterable<StoredEvent>): Promise<StoredEvent[]> {
-  const events: StoredEvent[] = [];
-  for await (const each of source) events.push(each);
-  return events;
 }
 
 async function code(work: Promise<unknown>): Promise<string | undefined> {

@@ -8,39 +8,37 @@ import { systemClock } from "../../../src/runtime/clock.ts";
 import { codeOf } from "../../../src/runtime/errors.ts";
 import { silentLogger } from "../../../src/runtime/logger.ts";
 import { createRegistry } from "../../../src/runtime/metrics.ts";
-import { systemRng } from "../../../src/runtime/rng.ts";
 import { Secret } from "../../../src/runtime/secret.ts";
 import { createSessionLogMetrics } from "../../../src/sessions/metrics.ts";
 import { probeRedis } from "../../../src/sessions/redis/probe.ts";
 import {
-  connectRedisSessionStore,
   createRedisSessionPorts,
   type RedisStoreOptions,
 } from "../../../src/sessions/redis/redis-session-store.ts";
-import type { Lease, SessionStore, StoredEvent } from "../../../src/sessions/session-log.ts";
+import type { Lease, SessionStore } from "../../../src/sessions/session-log.ts";
 import {
+  claimOne,
   event,
   message,
   newRef,
   newSession,
   snapshotOf,
-  TEST_POOL,
 } from "../../builders/sessions.ts";
+import { Cleanups } from "../../cleanups.ts";
+import { all } from "../../contracts/session-log/rig.ts";
 import { eventually } from "../../eventually.ts";
 import { freePort, type RedisServer, startRedis } from "../../servers/redis-server.ts";
+import { openRedisStore } from "../../servers/redis-store.ts";
 import { startTcpProxy, type TcpProxy } from "../../servers/tcp-proxy.ts";
 
-const cleanUps: (() => Promise<void> | void)[] = [];
-
-afterEach(async () => {
-  for (const cleanUp of cleanUps.splice(0).toReversed()) await cleanUp();
-});
+const cleanups = new Cleanups();
+afterEach(async () => await cleanups.run());
 
 async function redisServer(args: string[] = []): Promise<RedisServer> {
   const server = await startRedis({ args });
-  cleanUps.push(() => {
+  cleanups.add(async () => {
     server.resume();
-    return server.stop();
+    await server.stop();
   });
   return server;
 }
@@ -49,16 +47,8 @@ async function connectTo(
   url: string,
   overrides: Partial<RedisStoreOptions> = {},
 ): Promise<SessionStore> {
-  const store = await connectRedisSessionStore({
-    url,
-    commit: { mode: "fsync" },
-    pools: [TEST_POOL],
-    clock: systemClock,
-    rng: systemRng,
-    logger: silentLogger,
-    ...overrides,
-  });
-  cleanUps.push(() => store.close());
+  const store = await openRedisStore({ url, ...overrides });
+  cleanups.add(async () => await store.close());
   return store;
 }
 
@@ -385,7 +375,7 @@ describe("the probe at start-up", () => {
     const [file, port] = [join(folder, "sentinel.conf"), await freePort()];
     await writeFile(file, `port ${port}\nbind 127.0.0.1\ndir ${folder}\n`);
     const sentinel = spawn("redis-server", [file, "--sentinel"], { stdio: "ignore" });
-    cleanUps.push(async () => {
+    cleanups.add(async () => {
       sentinel.kill("SIGKILL");
       await rm(folder, { recursive: true });
     });
@@ -497,7 +487,7 @@ describe("ports for proxy and issuer", () => {
     );
     const user = { username: "proxy", password: new Secret("pw"), logger: silentLogger };
     const ports = createRedisSessionPorts({ url: server.url, ...user });
-    cleanUps.push(() => ports.close());
+    cleanups.add(async () => ports.close());
     await eventually(
       "the end of the outage",
       async () => (await codeFrom(ports.readBinding("x"))) === undefined,
@@ -523,7 +513,7 @@ async function behindProxy(): Promise<{
 }> {
   const server = await redisServer();
   const proxy = await startTcpProxy(server.port);
-  cleanUps.push(() => proxy.close());
+  cleanups.add(async () => await proxy.close());
   const store = await connectTo(`redis://127.0.0.1:${proxy.port}`);
   return { proxy, store, direct: await connectTo(server.url) };
 }
@@ -531,22 +521,8 @@ async function behindProxy(): Promise<{
 function adminOf(server: RedisServer): Redis {
   const admin = new Redis(server.url, { retryStrategy: () => null });
   admin.on("error", () => {});
-  cleanUps.push(() => admin.disconnect());
+  cleanups.add(async () => admin.disconnect());
   return admin;
-}
-
-async function claimOne(store: SessionStore, worker: string): Promise<Lease> {
-  const stop = new AbortController();
-  for await (const lease of store.queue(worker).claim({ capacity: () => 1, signal: stop.signal })) {
-    return lease;
-  }
-  throw new Error("nothing to claim");
-}
-
-async function all(source: AsyncIterable<StoredEvent>): Promise<StoredEvent[]> {
-  const events: StoredEvent[] = [];
-  for await (const each of source) events.push(each);
-  return events;
 }
 
 async function codeFrom(work: Promise<unknown>): Promise<string | undefined> {

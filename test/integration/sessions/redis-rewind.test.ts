@@ -1,42 +1,32 @@
 import { afterEach, describe, expect, it } from "@jest/globals";
 import { Redis } from "ioredis";
-import { systemClock } from "../../../src/runtime/clock.ts";
-import { silentLogger } from "../../../src/runtime/logger.ts";
-import { systemRng } from "../../../src/runtime/rng.ts";
 import { sessionKeys } from "../../../src/sessions/keys.ts";
-import { connectRedisSessionStore } from "../../../src/sessions/redis/redis-session-store.ts";
 import type {
   Lease,
   NewEvent,
   SessionRef,
   SessionStore,
-  StoredEvent,
 } from "../../../src/sessions/session-log.ts";
-import { event, message, newRef, newSession, TEST_POOL } from "../../builders/sessions.ts";
+import { claimOne, event, message, newRef, newSession } from "../../builders/sessions.ts";
+import { Cleanups } from "../../cleanups.ts";
+import { all } from "../../contracts/session-log/rig.ts";
 import { eventually } from "../../eventually.ts";
 import { startRedis } from "../../servers/redis-server.ts";
+import { openRedisStore } from "../../servers/redis-store.ts";
 
-const cleanUps: (() => Promise<unknown> | void)[] = [];
-
-afterEach(async () => {
-  for (const cleanUp of cleanUps.splice(0).toReversed()) await cleanUp();
-});
+const cleanups = new Cleanups();
+afterEach(async () => await cleanups.run());
 
 async function setUp(): Promise<{ store: SessionStore; admin: Redis }> {
   const server = await startRedis();
-  cleanUps.push(() => server.stop());
-  const store = await connectRedisSessionStore({
+  cleanups.add(async () => await server.stop());
+  const store = await openRedisStore({
     url: server.url,
-    commit: { mode: "fsync" },
-    pools: [TEST_POOL],
-    clock: systemClock,
-    rng: systemRng,
-    logger: silentLogger,
     timings: { ttlMs: 60_000, renewMs: 20_000, pollMs: 20 },
   });
-  cleanUps.push(() => store.close());
+  cleanups.add(async () => await store.close());
   const admin = new Redis(server.url);
-  cleanUps.push(() => admin.disconnect());
+  cleanups.add(async () => admin.disconnect());
   return { store, admin };
 }
 
@@ -54,20 +44,11 @@ async function savePoint(admin: Redis, ref: SessionRef): Promise<() => Promise<v
   };
 }
 
+/** The session's lease, whose holder has read all of it. */
 async function claim(store: SessionStore): Promise<Lease> {
-  const stop = new AbortController();
-  cleanUps.push(() => stop.abort());
-  for await (const lease of store.queue("w").claim({ capacity: () => 1, signal: stop.signal })) {
-    await read(lease.getEvents());
-    return lease;
-  }
-  throw new Error("nothing to claim");
-}
-
-async function read(events: AsyncIterable<StoredEvent>): Promise<StoredEvent[]> {
-  const all: StoredEvent[] = [];
-  for await (const one of events) all.push(one);
-  return all;
+  const lease = await claimOne(store);
+  await all(lease.getEvents());
+  return lease;
 }
 
 const say = (store: SessionStore, ref: SessionRef, said: NewEvent) =>
@@ -80,7 +61,7 @@ describe("a failover after which the same events stand on another beginning", ()
     await store.log.createSession(newSession(ref));
     const shown: string[] = [];
     const stop = new AbortController();
-    cleanUps.push(() => stop.abort());
+    cleanups.add(async () => stop.abort());
     void (async () => {
       for await (const item of store.log.tailEvents(ref, { after: null, signal: stop.signal })) {
         if (item.kind === "event") shown.push(item.event.type);
@@ -109,7 +90,7 @@ describe("a failover after which the same events stand on another beginning", ()
     const goBack = await savePoint(admin, ref);
     const [first, second, last] = [message("keep it"), message("delete it"), message("go on")];
     for (const said of [first, second, last]) await say(store, ref, said);
-    await read(lease.getEvents({ after: lease.position().seq }));
+    await all(lease.getEvents({ after: lease.position().seq }));
 
     await goBack();
     for (const said of [second, first, last]) await say(store, ref, said);
@@ -119,7 +100,7 @@ describe("a failover after which the same events stand on another beginning", ()
       code: "SESSION_REWOUND",
     });
     await expect(lease.barrier()).rejects.toMatchObject({ code: "SESSION_REWOUND" });
-    expect(await read(store.log.getEvents(ref))).toHaveLength(4);
+    expect(await all(store.log.getEvents(ref))).toHaveLength(4);
   }, 30_000);
 });
 
@@ -144,7 +125,7 @@ describe("a log of a version that knew no chain values", () => {
     expect(lease.position()).toMatchObject({ seq: 2, chain: "" });
     await lease.emitEvents([event("tool.result")]);
     await lease.barrier();
-    const chains = (await read(store.log.getEvents(ref))).map(({ chain }) => chain);
+    const chains = (await all(store.log.getEvents(ref))).map(({ chain }) => chain);
     expect(chains).toEqual(["", "", expect.stringMatching(/^[0-9a-f]{16}$/)]);
   });
 

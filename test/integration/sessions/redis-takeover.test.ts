@@ -1,42 +1,30 @@
 import { afterEach, describe, expect, it } from "@jest/globals";
 import { Redis } from "ioredis";
 import { systemClock } from "../../../src/runtime/clock.ts";
-import { silentLogger } from "../../../src/runtime/logger.ts";
-import { systemRng } from "../../../src/runtime/rng.ts";
 import { sessionKeys } from "../../../src/sessions/keys.ts";
-import { connectRedisSessionStore } from "../../../src/sessions/redis/redis-session-store.ts";
 import type { Lease, SessionStore } from "../../../src/sessions/session-log.ts";
-import { newRef, newSession, TEST_POOL } from "../../builders/sessions.ts";
+import { newRef, newSession } from "../../builders/sessions.ts";
+import { Cleanups } from "../../cleanups.ts";
 import { eventually } from "../../eventually.ts";
 import { type RedisServer, startRedis } from "../../servers/redis-server.ts";
+import { openRedisStore } from "../../servers/redis-store.ts";
 
 const TIMINGS = { ttlMs: 800, renewMs: 200, pollMs: 50 };
-const cleanUps: (() => Promise<void> | void)[] = [];
-
-afterEach(async () => {
-  for (const cleanUp of cleanUps.splice(0).toReversed()) await cleanUp();
-});
+const cleanups = new Cleanups();
+afterEach(async () => await cleanups.run());
 
 async function redisServer(): Promise<RedisServer> {
   const server = await startRedis();
-  cleanUps.push(() => {
+  cleanups.add(async () => {
     server.resume();
-    return server.stop();
+    await server.stop();
   });
   return server;
 }
 
 async function connectTo(server: RedisServer): Promise<SessionStore> {
-  const store = await connectRedisSessionStore({
-    url: server.url,
-    commit: { mode: "fsync" },
-    pools: [TEST_POOL],
-    clock: systemClock,
-    rng: systemRng,
-    logger: silentLogger,
-    timings: TIMINGS,
-  });
-  cleanUps.push(() => store.close());
+  const store = await openRedisStore({ url: server.url, timings: TIMINGS });
+  cleanups.add(async () => await store.close());
   return store;
 }
 
@@ -48,7 +36,7 @@ function claiming(store: SessionStore, worker: string) {
     const options = { capacity: () => 100, signal: stop.signal };
     for await (const lease of store.queue(worker).claim(options)) leases.push(lease);
   })();
-  cleanUps.push(async () => {
+  cleanups.add(async () => {
     stop.abort();
     await done;
   });
@@ -106,7 +94,7 @@ describe("a log of an earlier version", () => {
     await store.log.createSession(newSession(ref));
     const { meta, due, member } = sessionKeys(ref);
     const admin = new Redis(server.url, { retryStrategy: () => null });
-    cleanUps.push(() => admin.disconnect());
+    cleanups.add(async () => admin.disconnect());
     await admin.hdel(meta, "kl", "dt", "wt", "qr");
     // What the claim of an earlier version leaves: a token that names no incarnation.
     const token = "1.0198c0de7a1c7d1f9d4a5d0c6f3b2a10";

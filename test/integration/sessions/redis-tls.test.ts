@@ -8,12 +8,10 @@ import { afterAll, afterEach, beforeAll, expect, it } from "@jest/globals";
 import { Redis } from "ioredis";
 import { createSelfSignedCertificate } from "../../../src/operator/issuer/certificate.ts";
 import { systemClock } from "../../../src/runtime/clock.ts";
-import { silentLogger } from "../../../src/runtime/logger.ts";
-import { systemRng } from "../../../src/runtime/rng.ts";
 import type { RedisAddress } from "../../../src/sessions/redis/connection.ts";
-import { connectRedisSessionStore } from "../../../src/sessions/redis/redis-session-store.ts";
 import { newRef, TEST_POOL } from "../../builders/sessions.ts";
 import { freePort, type RedisServer, startRedis } from "../../servers/redis-server.ts";
+import { openRedisStore } from "../../servers/redis-store.ts";
 
 /** A Redis whose certificate is signed by an authority that no system knows. */
 
@@ -62,15 +60,7 @@ async function makeCertificates(): Promise<void> {
 const authority = () => readFile(join(folder, "ca.crt"), "utf8");
 
 const connectTo = (host: string, tls?: RedisAddress["tls"]) =>
-  connectRedisSessionStore({
-    url: `rediss://${host}:${port}`,
-    tls,
-    commit: { mode: "fsync" },
-    pools: [TEST_POOL],
-    clock: systemClock,
-    rng: systemRng,
-    logger: silentLogger,
-  });
+  openRedisStore({ url: `rediss://${host}:${port}`, tls });
 
 it.each(["localhost", "127.0.0.1"])("with its authority, %s is connected to", async (host) => {
   const store = await connectTo(host, { ca: await authority() });
