@@ -1,5 +1,4 @@
 import { readFileSync } from "node:fs";
-import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { parse, stringify } from "yaml";
 import { KIND_NAMES, KINDS } from "../../src/api/kinds.ts";
@@ -7,6 +6,7 @@ import { KIND_EXAMPLES } from "../../src/cmd/generate/kind-examples.ts";
 import type { KubeObject } from "../../src/kube/objects.ts";
 import { validateManifest } from "../../src/local/manifest.ts";
 import { type ApiServer, startApiServer } from "../cluster/api-server.ts";
+import { eventually } from "../eventually.ts";
 
 let server: ApiServer;
 
@@ -24,10 +24,10 @@ afterAll(async () => {
 
 /** The API server publishes the schemas of CRDs one by one, a moment after it serves their objects. */
 async function published(plural: string): Promise<void> {
-  const end = Date.now() + 30_000;
-  while ((await server.kubectl(["explain", plural])).code !== 0 && Date.now() < end) {
-    await delay(200);
-  }
+  await eventually(
+    `the schema of ${plural}`,
+    async () => (await server.kubectl(["explain", plural])).code === 0,
+  );
 }
 
 async function ok(args: readonly string[], stdin?: unknown): Promise<string> {
@@ -389,11 +389,9 @@ describe("objects stored under an earlier, looser definition", () => {
   /** A changed definition takes effect a moment after it was stored. */
   async function settled(memory: string, wanted: (code: number) => boolean): Promise<void> {
     const probe = JSON.stringify(template("probe", memory));
-    const deadline = Date.now() + 30_000;
-    while (Date.now() < deadline) {
+    await eventually("the changed definition takes effect", async () => {
       const { code } = await server.kubectl(["apply", "--dry-run=server", "-f", "-"], probe);
-      if (wanted(code)) return;
-    }
-    throw new Error("the changed definition did not take effect");
+      return wanted(code);
+    });
   }
 });

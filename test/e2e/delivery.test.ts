@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
+import { eventually } from "../eventually.ts";
 import {
   apply,
   get,
@@ -107,18 +108,16 @@ describe("a session with three credentials in a real vault", () => {
   }, 120_000);
 
   it("the vault's status tells entry by entry that they were read, and not what they are", async () => {
-    const { status } = await get("cvt", rig.namespace, NAME);
-    const deadline = Date.now() + 40_000;
-    let entries = status?.["entries"] as { name: string; resolved: string }[];
-    while (entries.some(({ resolved }) => resolved !== "True") && Date.now() < deadline) {
-      const now = await get("cvt", rig.namespace, NAME);
-      entries = now.status?.["entries"] as typeof entries;
-    }
-    expect(entries.map(({ name, resolved }) => `${name} ${resolved}`).toSorted()).toEqual([
-      "app True",
-      "model True",
-      "notes True",
-    ]);
+    await eventually("three entries that were read", async () => {
+      const { status } = await get("cvt", rig.namespace, NAME);
+      const entries = status?.["entries"] as { name: string; resolved: string }[];
+      expect(entries.map(({ name, resolved }) => `${name} ${resolved}`).toSorted()).toEqual([
+        "app True",
+        "model True",
+        "notes True",
+      ]);
+      return true;
+    });
   }, 60_000);
 
   it("the sandbox's own token is of no use from another sandbox", async () => {

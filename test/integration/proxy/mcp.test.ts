@@ -129,12 +129,11 @@ describe("the MCP role with a real server", () => {
     const client = await connect(rig);
 
     await writeFile(rig.credentialsFile, JSON.stringify(secretsWith(rotated)));
-    const deadline = Date.now() + 15_000;
     const current = () => server.authorizations.at(-1);
-    while (current() === `Bearer ${TOKEN}` && Date.now() < deadline) {
-      await client.listTools().catch(() => undefined);
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
+    await eventually("the rotated credential is sent", async () => {
+      await client.listTools();
+      return current() !== `Bearer ${TOKEN}`;
+    });
 
     expect(current()).toBe(`Bearer ${rotated}`);
     const answer = await client.callTool({ name: "echo", arguments: { text: `was ${TOKEN}, is` } });

@@ -3,6 +3,7 @@ import type { ToolPinStore } from "../../../src/protocol/proxy-ports.ts";
 import { silentLogger } from "../../../src/runtime/logger.ts";
 import { createRedisSessionPorts } from "../../../src/sessions/redis/redis-session-store.ts";
 import { Cleanups } from "../../cleanups.ts";
+import { eventually } from "../../eventually.ts";
 import { startRedis } from "../../servers/redis-server.ts";
 import { type Rig, type RigOptions, SESSION } from "./rig.ts";
 import { call, result, sendJson, sessionWithServer } from "./session-with-server.ts";
@@ -63,16 +64,11 @@ async function messageOf(response: Response): Promise<string> {
 
 /** The connection comes up on its own. */
 async function redisAnswers(ports: ToolPinStore): Promise<void> {
-  const deadline = Date.now() + 20_000;
   const probe = { tenant: "t", revision: "probe", server: "s" };
-  while (Date.now() < deadline) {
-    const isUp = await ports.readPins(probe).then(
-      () => true,
-      () => false,
-    );
-    if (isUp) return;
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
+  await eventually("Redis answers", async () => {
+    await ports.readPins(probe);
+    return true;
+  });
 }
 
 describe("an MCP server that changes its tools", () => {
