@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import type { Readable } from "node:stream";
 import { type ExecuteResult, inputHash } from "../../src/protocol/sandbox-api.ts";
 import { createSandboxClient, type SandboxClient } from "../../src/protocol/sandbox-client.ts";
 import {
@@ -89,10 +90,15 @@ export class DaemonFixture {
         this.log += chunk.toString("utf8");
       });
     }
-    for await (const line of createInterface({ input: child.stdout })) {
+    await this.listening(child.stdout);
+  }
+
+  /** Reads the daemon's address from what it prints. */
+  protected async listening(output: Readable): Promise<void> {
+    for await (const line of createInterface({ input: output })) {
       const port = /^\{"listening":(\d+)\}$/.exec(line)?.[1];
       if (port === undefined) continue;
-      child.stdout.resume();
+      output.resume();
       this.address = `127.0.0.1:${port}`;
       return;
     }

@@ -1,5 +1,6 @@
 import type { SandboxClient } from "../../../src/protocol/sandbox-client.ts";
 import type { Lease, WakeQueue } from "../../../src/sessions/session-log.ts";
+import { withLeases } from "./leases.ts";
 
 /** What a dead process does with a promise: nothing, for ever. */
 const never = <T>(): Promise<T> => new Promise<T>(() => {});
@@ -22,19 +23,9 @@ export class CrashPlan {
 
   queue(queue: WakeQueue): WakeQueue {
     this.#queue = queue;
-    const isDead = () => this.dead;
-    const wrap = (lease: Lease) => this.#lease(lease);
-    return {
-      claim: async function* claim(options) {
-        for await (const lease of queue.claim(options)) {
-          if (isDead()) await never();
-          yield wrap(lease);
-        }
-      },
-      workers: () => queue.workers(),
-      quarantined: () => queue.quarantined(),
-      close: () => queue.close(),
-    };
+    return withLeases(queue, async (lease) =>
+      this.dead ? await never<Lease>() : this.#lease(lease),
+    );
   }
 
   sandboxClient(client: SandboxClient): SandboxClient {

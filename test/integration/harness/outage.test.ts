@@ -8,6 +8,7 @@ import { startRedis } from "../../servers/redis-server.ts";
 import { openRedisStore } from "../../servers/redis-store.ts";
 import { eventsOf, HarnessBed, TIMINGS } from "../harness-bed.ts";
 import { expectInvariants } from "./invariants.ts";
+import { withLeases } from "./leases.ts";
 
 const SCRIPT = `
 scenarios:
@@ -91,24 +92,18 @@ describe("a session whose work cannot be put aside", () => {
         ...client,
         execute: () => Promise.reject(new AppError("INTERNAL", "not a daemon's answer")),
       }),
-      queue: (queue) => ({
-        workers: () => queue.workers(),
-        quarantined: () => queue.quarantined(),
-        close: () => queue.close(),
-        claim: async function* claim(options) {
-          for await (const lease of queue.claim(options)) {
-            const emit = lease.emitEvents.bind(lease);
-            lease.emitEvents = async (events, emitOptions) => {
-              if (emitOptions?.release?.kind === "idle" && messages === 0) {
-                messages += 1;
-                await rig.say(lease.ref, "one more thing");
-              }
-              return await emit(events, emitOptions);
-            };
-            yield lease;
-          }
-        },
-      }),
+      queue: (queue) =>
+        withLeases(queue, (lease) => {
+          const emit = lease.emitEvents.bind(lease);
+          lease.emitEvents = async (events, emitOptions) => {
+            if (emitOptions?.release?.kind === "idle" && messages === 0) {
+              messages += 1;
+              await rig.say(lease.ref, "one more thing");
+            }
+            return await emit(events, emitOptions);
+          };
+          return lease;
+        }),
     });
     const ref = await rig.createSession("go", { model: "scripted:bash" });
 
@@ -135,18 +130,12 @@ describe("a lease that has not been renewed for long", () => {
           return await client.execute(address, request, signal);
         },
       }),
-      queue: (queue) => ({
-        workers: () => queue.workers(),
-        quarantined: () => queue.quarantined(),
-        close: () => queue.close(),
-        claim: async function* claim(options) {
-          for await (const lease of queue.claim(options)) {
-            fresh = false;
-            lease.fresh = () => fresh;
-            yield lease;
-          }
-        },
-      }),
+      queue: (queue) =>
+        withLeases(queue, (lease) => {
+          fresh = false;
+          lease.fresh = () => fresh;
+          return lease;
+        }),
     });
     const ref = await rig.createSession("go", { model: "scripted:bash" });
     await rig.until(ref, "the intent", (events) => eventsOf(events, "tool.intent").length > 0);

@@ -2,7 +2,6 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { chmodSync, chownSync, copyFileSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { DAEMON_UID, SANDBOX_UID } from "../../../src/operator/sandbox/pod.ts";
 import { DaemonFixture, daemonEnvironment } from "../sandbox-fixture.ts";
 
@@ -43,14 +42,7 @@ export class SplitSandbox extends DaemonFixture {
     this.child = child;
     this.#startRunner();
     if (child.stdout === null) throw new Error("the daemon has no output");
-    for await (const line of createInterface({ input: child.stdout })) {
-      const port = /^\{"listening":(\d+)\}$/.exec(line)?.[1];
-      if (port === undefined) continue;
-      child.stdout.resume();
-      this.address = `127.0.0.1:${port}`;
-      return;
-    }
-    throw new Error(`the daemon did not start: ${this.log}`);
+    await this.listening(child.stdout);
   }
 
   override async remove(): Promise<void> {
