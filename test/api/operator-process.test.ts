@@ -1,8 +1,8 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { createServer } from "node:net";
 import { afterAll, beforeAll, expect, it } from "@jest/globals";
 import { type ApiServer, startApiServer } from "../cluster/api-server.ts";
 import { eventually } from "../eventually.ts";
+import { freePort } from "../servers/free-ports.ts";
 import { conditionOf, OperatorRig } from "./operator-rig.ts";
 
 /** The real process: its configuration, its issuer, its readiness, and a Redis that is not there. */
@@ -81,11 +81,3 @@ it("stays up without Redis, is not ready, says so on the pool, and ends with 0 o
   expect(await exit).toBe(0);
   expect(output).not.toContain("pass failed");
 }, 60_000);
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return typeof address === "object" && address !== null ? address.port : 0;
-}

@@ -19,7 +19,7 @@ import type { Lease, SessionRef, SessionStore } from "../../src/sessions/session
 import { newRef, newSession } from "../builders/sessions.ts";
 import { aSnapshot } from "../builders/snapshot.ts";
 import { Cleanups } from "../cleanups.ts";
-import { freePort } from "../servers/redis-server.ts";
+import { freePort } from "../servers/free-ports.ts";
 import { openRedisStore } from "../servers/redis-store.ts";
 import { type RedisWithUsers, startRedisWithUsers } from "../servers/redis-users.ts";
 import { CORES, startProgram } from "./processes.ts";

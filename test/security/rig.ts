@@ -29,7 +29,7 @@ import type { SessionRef, SessionStore } from "../../src/sessions/session-log.ts
 import { message, TEST_POOL } from "../builders/sessions.ts";
 import type { Cleanups } from "../cleanups.ts";
 import { external } from "../integration/harness-bed.ts";
-import { freePort } from "../servers/redis-server.ts";
+import { freePort } from "../servers/free-ports.ts";
 import { openRedisStore } from "../servers/redis-store.ts";
 import { type RedisWithUsers, startRedisWithUsers } from "../servers/redis-users.ts";
 import { startVault, type VaultServer } from "../servers/vault-server.ts";

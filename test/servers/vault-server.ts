@@ -7,7 +7,7 @@ import { promisify } from "node:util";
 import { Agent, request } from "undici";
 import { createSelfSignedCertificate } from "../../src/operator/issuer/certificate.ts";
 import { AUDIENCES, ISSUER, type Jwks } from "../../src/protocol/tokens.ts";
-import { freePort } from "./redis-server.ts";
+import { freePort } from "./free-ports.ts";
 
 const run = promisify(execFile);
 const BUILD = "test/cluster/build.sh";

@@ -22,8 +22,9 @@ import { newRef, newSession } from "../../builders/sessions.ts";
 import { aSnapshot } from "../../builders/snapshot.ts";
 import { Cleanups } from "../../cleanups.ts";
 import { eventually } from "../../eventually.ts";
+import { freePort } from "../../servers/free-ports.ts";
 import { delayed, GitHost } from "../../servers/git-host.ts";
-import { freePort, startRedis } from "../../servers/redis-server.ts";
+import { startRedis } from "../../servers/redis-server.ts";
 import { openRedisStore } from "../../servers/redis-store.ts";
 
 const run = promisify(execFile);

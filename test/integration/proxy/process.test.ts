@@ -1,6 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "@jest/globals";
@@ -22,6 +21,7 @@ import { createRedisSessionPorts } from "../../../src/sessions/redis/redis-sessi
 import { claimOne, newRef, newSession } from "../../builders/sessions.ts";
 import { aSnapshot } from "../../builders/snapshot.ts";
 import { Cleanups } from "../../cleanups.ts";
+import { freePort } from "../../servers/free-ports.ts";
 import { startRedis } from "../../servers/redis-server.ts";
 import { openRedisStore } from "../../servers/redis-store.ts";
 import { POD, startUpstream } from "./rig.ts";
@@ -29,15 +29,6 @@ import { POD, startUpstream } from "./rig.ts";
 const KEY = "CNRY-process-model-key";
 const cleanups = new Cleanups();
 afterEach(async () => await cleanups.run());
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === "string") throw new Error("no port");
-  return address.port;
-}
 
 /** A session in a real Redis, held by this pod. */
 async function heldSession() {

@@ -5,7 +5,7 @@ import { PORTS } from "../../../src/api/names.ts";
 import { aSandboxPod } from "../../builders/pods.ts";
 import { Cleanups } from "../../cleanups.ts";
 import { eventually } from "../../eventually.ts";
-import { freePort } from "../../servers/redis-server.ts";
+import { freePort } from "../../servers/free-ports.ts";
 
 /** The command that the kubelet runs in the daemon's container before it probes it, with a real bash. */
 

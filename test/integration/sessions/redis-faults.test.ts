@@ -27,7 +27,8 @@ import {
 import { Cleanups } from "../../cleanups.ts";
 import { all } from "../../contracts/session-log/rig.ts";
 import { eventually } from "../../eventually.ts";
-import { freePort, type RedisServer, startRedis } from "../../servers/redis-server.ts";
+import { freePort } from "../../servers/free-ports.ts";
+import { type RedisServer, startRedis } from "../../servers/redis-server.ts";
 import { openRedisStore } from "../../servers/redis-store.ts";
 import { startTcpProxy, type TcpProxy } from "../../servers/tcp-proxy.ts";
 

@@ -10,7 +10,8 @@ import { createSelfSignedCertificate } from "../../../src/operator/issuer/certif
 import { systemClock } from "../../../src/runtime/clock.ts";
 import type { RedisAddress } from "../../../src/sessions/redis/connection.ts";
 import { newRef, TEST_POOL } from "../../builders/sessions.ts";
-import { freePort, type RedisServer, startRedis } from "../../servers/redis-server.ts";
+import { freePort } from "../../servers/free-ports.ts";
+import { type RedisServer, startRedis } from "../../servers/redis-server.ts";
 import { openRedisStore } from "../../servers/redis-store.ts";
 
 /** A Redis whose certificate is signed by an authority that no system knows. */
